@@ -1,0 +1,33 @@
+"""ukan: self-configuring medical image segmentation around Kolmogorov-Arnold networks.
+
+The public names below are resolved on first use, so that ``import ukan`` loads nothing heavy.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Plan": "ukan.plan",
+    "KANLinear": "ukan.nn.kan",
+    "UKAN": "ukan.models.ukan",
+    "MODELS": "ukan.models",
+    "check_folder": "ukan.segment.prepare",
+    "plan_folder": "ukan.segment.prepare",
+    "train": "ukan.segment.train",
+    "evaluate": "ukan.segment.evaluate",
+    "predict": "ukan.segment.predict",
+    "write_report": "ukan.report.page",
+}
+__all__ = [*_PUBLIC, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'ukan' has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
