@@ -1,1 +1,1 @@
-
+"""The command line: parses, prints, calls one function of `ukan` for each command."""

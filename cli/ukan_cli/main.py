@@ -1,0 +1,72 @@
+"""The app: one command a file, nothing heavy imported before a command runs."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from ukan import __version__
+from ukan_cli import check, demo, doctor, evaluate, plan, predict, report, train
+
+app = typer.Typer(
+    name="ukan",
+    help="Self-configuring medical image segmentation around Kolmogorov-Arnold networks.",
+    epilog="Exit codes: 0 well, 2 usage, 3 some inputs failed, 4 data, 5 out of memory, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # the help appears in half the time
+)
+app.command("doctor")(doctor.doctor)
+app.command("demo")(demo.demo)
+app.command("check")(check.check)
+app.command("plan")(plan.plan)
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.command("predict")(predict.predict)
+app.command("report")(report.report)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"ukan {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run a command; an error meant for people becomes one line and an exit code."""
+    debug = "--debug" in sys.argv
+    if debug:  # wherever it stands on the line
+        sys.argv = [sys.argv[0], *(word for word in sys.argv[1:] if word != "--debug")]
+    from ukan.errors import UserError
+
+    try:
+        app()
+    except UserError as error:
+        if debug:
+            raise
+        print(f"ukan: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        print("ukan: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)
+    except OSError as error:
+        # The disk is full, a folder may not be written: the system's own words say which.
+        if debug or error.filename is None:
+            raise
+        print(f"ukan: {error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(4)

@@ -1,0 +1,109 @@
+"""Prepared cases to batches. Which samples make a step, and what is random in them, follows from (seed, step) alone:
+not from the number of workers, nor from how often the run was interrupted."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ukan.data.augment import Augmenter
+from ukan.data.cache import Prepared
+from ukan.plan import AugmentPlan
+
+
+class Batch(NamedTuple):
+    images_BHWC: Tensor
+    """uint8, prepared."""
+    masks_BKHW: Tensor
+    """float32 of 0 and 1."""
+    names: list[str]
+
+
+class TrainingSamples(Dataset[tuple[Tensor, Tensor, str]]):
+    """Sample (epoch, position): the case at `position`, changed as it is in that epoch."""
+
+    def __init__(self, prepared: Prepared, names: Sequence[str], augment: AugmentPlan, seed: int) -> None:
+        row_of = {name: row for row, name in enumerate(prepared.names)}
+        self.prepared, self.names, self.seed = prepared, list(names), seed
+        self.rows = [row_of[name] for name in self.names]
+        self.augment = Augmenter(augment, prepared.images_NHWC.shape[1:3])
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, str]:  # type: ignore[override]
+        epoch, position = key
+        row = self.rows[position]
+        image, mask = np.array(self.prepared.images_NHWC[row]), np.array(self.prepared.masks_NHWK[row])
+        draw = int(np.random.SeedSequence([self.seed, epoch, row]).generate_state(1)[0])
+        image, mask = self.augment(image, mask, draw)
+        return torch.from_numpy(image), torch.from_numpy(mask).permute(2, 0, 1).float(), self.names[position]
+
+
+class StepSampler:
+    """The samples of each step from `first_step` on: epochs in fresh random order, incomplete last batches left out.
+
+    Of a step's batch, process `rank` of `world` gets its own equal share.
+    """
+
+    def __init__(
+        self, count: int, batch_size: int, seed: int, first_step: int, last_step: int, rank: int = 0, world: int = 1
+    ) -> None:
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+        self.first_step, self.last_step, self.rank, self.world = first_step, last_step, rank, world
+
+    def __len__(self) -> int:
+        return self.last_step - self.first_step
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        per_epoch = steps_per_epoch(self.count, self.batch_size)
+        epoch, order = -1, np.empty(0, int)
+        for step in range(self.first_step, self.last_step):
+            if step // per_epoch != epoch:
+                epoch = step // per_epoch
+                order = np.random.default_rng([self.seed, epoch]).permutation(self.count)
+            start = step % per_epoch * self.batch_size
+            batch = order[start : start + self.batch_size]
+            yield [(epoch, int(position)) for position in batch[self.rank :: self.world]]
+
+
+def steps_per_epoch(count: int, batch_size: int) -> int:
+    return max(1, count // batch_size)
+
+
+def training_batches(samples: TrainingSamples, sampler: StepSampler, workers: int, pin_memory: bool) -> Iterator[Batch]:
+    loader = DataLoader(
+        samples,
+        batch_sampler=sampler,  # type: ignore[arg-type]
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=pin_memory,
+        worker_init_fn=_one_thread,
+        generator=torch.Generator().manual_seed(0),  # the loader's own draws must not move the training's generator
+    )
+    return iter(loader)
+
+
+def validation_batches(prepared: Prepared, names: Sequence[str], batch_size: int) -> Iterator[Batch]:
+    """The cases as they are, in the order given."""
+    row_of = {name: row for row, name in enumerate(prepared.names)}
+    for start in range(0, len(names), batch_size):
+        chosen = list(names[start : start + batch_size])
+        rows = [row_of[name] for name in chosen]
+        masks = torch.from_numpy(prepared.masks_NHWK[rows]).permute(0, 3, 1, 2).float()
+        yield Batch(torch.from_numpy(prepared.images_NHWC[rows]), masks, chosen)
+
+
+def _collate(samples: list[tuple[Tensor, Tensor, str]]) -> Batch:
+    images, masks, names = zip(*samples, strict=True)
+    return Batch(torch.stack(images), torch.stack(masks), list(names))
+
+
+def _one_thread(worker: int) -> None:
+    import cv2
+
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

@@ -1,0 +1,1 @@
+"""Layers: torch only, nothing of the project above them."""

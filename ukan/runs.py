@@ -1,0 +1,87 @@
+"""A run folder, opened: its plan, cases, folds and networks. Whatever needs another run asks here."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ukan.errors import DataError, UserError
+from ukan.paths import RunFolder
+from ukan.plan import Case, Plan, load_splits
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Run:
+    folder: RunFolder
+    plan: Plan
+
+    @cached_property
+    def splits(self) -> list[dict[str, list[str]]]:
+        return load_splits(self.folder.splits)
+
+    @cached_property
+    def cases(self) -> dict[str, Case]:
+        from ukan.data.index import load_index
+
+        return {case.case: case for case in load_index(self.folder.index)}
+
+    @property
+    def finished_folds(self) -> list[int]:
+        return [k for k in range(self.plan.split.count) if self.folder.fold(k).weights.exists()]
+
+    def data_root(self, given: Path | None) -> Path:
+        """Where the raw files are: as given, or where training found them."""
+        root = given or Path(str(self.environment().get("data_root", "")))
+        if not root.is_dir() or str(root) == ".":
+            raise DataError(f"{root}: the dataset of {self.folder.root} is not there; give its folder with --data FOLDER")
+        from ukan.data.layouts import find_layout
+
+        return find_layout(root, self.plan.data.layout)[1].resolve()
+
+    def environment(self) -> dict[str, Any]:
+        try:
+            return json.loads(self.folder.environment.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+
+    def weights_sha256(self) -> dict[str, str]:
+        """{fold: hash of its weights}: what tells whether scores and predictions are of these networks."""
+        return {str(k): _sha256(self.folder.fold(k).weights) for k in self.finished_folds}
+
+    def network(self, fold: int, device: "torch.device") -> "nn.Module":
+        """The finished network of a fold, ready to predict."""
+        import torch
+
+        from ukan.models import build_model
+        from ukan.training.checkpoint import load_weights
+
+        plan = self.plan
+        model = build_model(plan.model.name, plan.data.channels, len(plan.data.classes), plan.model.sizes)
+        path = self.folder.fold(fold).weights
+        try:
+            model.load_state_dict(load_weights(path))
+        except RuntimeError as error:
+            raise DataError(f"{path}: not the weights of this plan ({str(error).splitlines()[0]})") from error
+        memory_format = torch.channels_last if plan.train.channels_last else torch.contiguous_format
+        return model.eval().to(device, memory_format=memory_format)
+
+
+def open_run(path: Path) -> Run:
+    """Open a run folder. Raises UserError where it is none, with the ones there are."""
+    folder = RunFolder(path)
+    if not folder.plan.exists():
+        near = sorted(p.parent.as_posix() for p in path.parent.glob("*/plan.yaml")) if path.parent.is_dir() else []
+        there = f" There are: {', '.join(near)}." if near else " `ukan train PLAN` makes one."
+        raise UserError(f"{path}: not a run folder.{there}")
+    return Run(folder, Plan.load(folder.plan))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""Segmentation, stage by stage: each reads files, calls the rooms below, and writes files."""

@@ -1,0 +1,382 @@
+"""`ukan train`: the folds of a plan, one after the other, each resumed where it stands."""
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ukan.data.batches import (
+    Batch,
+    StepSampler,
+    TrainingSamples,
+    steps_per_epoch,
+    training_batches,
+    validation_batches,
+)
+from ukan.data.cache import Prepared, prepare_cases
+from ukan.data.index import index_sha256, load_index
+from ukan.data.layouts import find_layout
+from ukan.data.preprocess import to_input
+from ukan.errors import DataError, Interrupted, UserError
+from ukan.losses import combined_loss
+from ukan.models import build_model
+from ukan.paths import RUNS, PlanFolder, RunFolder, write_text
+from ukan.plan import Case, Plan, load_splits
+from ukan.runs import Run
+from ukan.runtime import (
+    environment_record,
+    peak_memory_gib,
+    pick_device,
+    resolve_precision,
+    seed_everything,
+    usable_cores,
+)
+from ukan.segment.prepare import data_root
+from ukan.training.interrupt import Stop
+from ukan.training.log import human_time
+from ukan.training.loop import Outcome, fit, train_step
+from ukan.training.optim import make_optimizer
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What one fold would take, from real steps."""
+
+    step_s: float
+    steps: int
+    folds: int
+    validation_s: float
+    memory_gib: float
+    where: str
+
+    @property
+    def fold_s(self) -> float:
+        return self.step_s * self.steps + self.validation_s
+
+
+@dataclass(frozen=True)
+class Trained:
+    run: Run
+    outcomes: dict[int, Outcome]
+
+
+def train(
+    plan_path: Path,
+    *,
+    run: Path | None = None,
+    folds: Sequence[int] | None = None,
+    device: str | None = None,
+    workers: int | None = None,
+    max_time_s: float | None = None,
+    fresh: bool = False,
+    data: Path | None = None,
+    on_progress: Progress | None = None,
+) -> Trained:
+    """Train the folds of a plan into a run folder; the same call again goes on where it stopped.
+
+    Raises UserError where the run folder holds another plan's networks, DataError where index or files have changed since
+    planning, Interrupted after Ctrl-C or SIGTERM, with everything saved.
+    """
+    plan, place, cases, splits = _open_plan(plan_path)
+    folds = _check_folds(plan, folds)
+    folder = RunFolder(run or RUNS / f"{plan.data.dataset}-{plan.name}")
+    root = find_layout(data_root(place, data), plan.data.layout)[1]
+    accelerator = _accelerator(plan, device)
+    with Stop(max_time_s) as stop:
+        if accelerator.is_main_process:
+            _open_run(folder, plan, place, plan_path, fresh)
+        accelerator.wait_for_everyone()
+        with _only_one(folder, accelerator.is_main_process):
+            opened = Run(folder, plan)
+            if accelerator.is_main_process:
+                _record_session(opened, root, accelerator, workers)
+            with accelerator.main_process_first():
+                prepared = prepare_cases(root, cases, plan.data, on_progress)
+            outcomes: dict[int, Outcome] = {}
+            for fold in folds:
+                if folder.fold(fold).weights.exists():
+                    accelerator.print(f"fold {fold}: finished")
+                    continue
+                outcomes[fold] = train_fold(opened, fold, prepared, splits[fold], accelerator, stop, workers)
+                if not outcomes[fold].finished:
+                    break
+            reason = next((o.stopped_by for o in outcomes.values() if o.stopped_by), None)
+    if reason and reason != "--max-time":
+        raise Interrupted(f"{reason}: stopped at a safe point and saved; the same command goes on from there")
+    return Trained(opened, outcomes)
+
+
+def train_fold(
+    run: Run,
+    fold: int,
+    prepared: Prepared,
+    split: dict[str, list[str]],
+    accelerator: Any,
+    stop: Stop,
+    workers: int | None,
+) -> Outcome:
+    """One fold: the recipe of segmentation, on the loop that every task shares."""
+    plan = run.plan
+    seed_everything(plan.train.seed + fold)
+    model, optimizer = _model_and_optimizer(plan, accelerator)
+    samples = TrainingSamples(prepared, split["train"], plan.train.augment, plan.train.seed)
+    per_epoch = steps_per_epoch(len(samples), plan.train.batch_size)
+    compute_loss = _compute_loss(model, plan, accelerator.device)
+
+    def batches(first_step: int) -> Iterator[Batch]:
+        sampler = StepSampler(
+            len(samples),
+            plan.train.batch_size,
+            plan.train.seed,
+            first_step,
+            plan.train.epochs * per_epoch,
+            accelerator.process_index,
+            accelerator.num_processes,
+        )
+        return training_batches(samples, sampler, _workers(workers, accelerator.device), accelerator.device.type == "cuda")
+
+    outcome = fit(
+        model=model,
+        optimizer=optimizer,
+        make_batches=batches,
+        compute_loss=compute_loss,
+        validate=_validation(plan, prepared, split["val"], accelerator),
+        plan=plan.train,
+        steps_per_epoch=per_epoch,
+        folder=run.folder.fold(fold),
+        accelerator=accelerator,
+        stop=stop,
+        title=f"fold {fold}",
+    )
+    if accelerator.is_main_process:
+        _record_fold(run, fold, outcome)
+    accelerator.free_memory()
+    return outcome
+
+
+def dry_run(
+    plan_path: Path, *, device: str | None = None, data: Path | None = None, on_progress: Progress | None = None
+) -> DryRun:
+    """Take real steps on real cases, change nothing, and say what training would take."""
+    plan, place, cases, splits = _open_plan(plan_path)
+    root = find_layout(data_root(place, data), plan.data.layout)[1]
+    accelerator = _accelerator(plan, device)
+    prepared = prepare_cases(root, cases, plan.data, on_progress)
+    seed_everything(plan.train.seed)
+    model, optimizer = _model_and_optimizer(plan, accelerator)
+    samples = TrainingSamples(prepared, splits[0]["train"], plan.train.augment, plan.train.seed)
+    per_epoch = steps_per_epoch(len(samples), plan.train.batch_size)
+    sampler = StepSampler(len(samples), plan.train.batch_size, plan.train.seed, 0, min(3, plan.train.epochs * per_epoch))
+    compute_loss = _compute_loss(model, plan, accelerator.device)
+    took: list[float] = []
+    began, micro_batch = time.perf_counter(), None
+    for batch in training_batches(samples, sampler, 0, False):
+        _, micro_batch = train_step(model, optimizer, batch, compute_loss, accelerator, plan.train.clip_norm, micro_batch)
+        took.append(time.perf_counter() - began)
+        began = time.perf_counter()
+    val = splits[0]["val"]
+    _validation(plan, prepared, val[: plan.infer.batch_size], accelerator)(accelerator.unwrap_model(model))
+    one_look_s = (time.perf_counter() - began) * len(val) / min(len(val), plan.infer.batch_size)
+    on_gpu = accelerator.device.type == "cuda"
+    return DryRun(
+        step_s=min(took[1:] or took),  # the first step pays for set-up
+        steps=plan.train.epochs * per_epoch,
+        folds=plan.split.count,
+        validation_s=one_look_s * (plan.train.epochs // plan.train.validate_every),
+        memory_gib=torch.cuda.max_memory_allocated() / 2**30 if on_gpu else peak_memory_gib(),
+        where=str(accelerator.device) + (f", micro-batches of {micro_batch}" if micro_batch else ""),
+    )
+
+
+def _compute_loss(model: nn.Module, plan: Plan, device: torch.device) -> Callable[[Batch], Tensor]:
+    loss = combined_loss({"bce": plan.train.bce_weight, "dice": plan.train.dice_weight})
+
+    def compute_loss(batch: Batch) -> Tensor:
+        images = batch.images_BHWC.to(device, non_blocking=True)
+        x = to_input(images, plan.data).contiguous(memory_format=_memory_format(plan))
+        return loss(model(x), batch.masks_BKHW.to(device, non_blocking=True))
+
+    return compute_loss
+
+
+def _validation(
+    plan: Plan, prepared: Prepared, names: Sequence[str], accelerator: Any
+) -> Callable[[nn.Module], dict[str, float]]:
+    """Loss and mean Dice over the held-out cases, at the network's size. To watch: no decision looks at it."""
+    loss = combined_loss({"bce": plan.train.bce_weight, "dice": plan.train.dice_weight})
+
+    @torch.no_grad()
+    def validate(network: nn.Module) -> dict[str, float]:
+        was_training = network.training
+        network.eval()
+        losses, dices = 0.0, 0.0
+        for batch in validation_batches(prepared, names, plan.infer.batch_size):
+            with accelerator.autocast():
+                x = to_input(batch.images_BHWC.to(accelerator.device), plan.data)
+                logits = network(x.contiguous(memory_format=_memory_format(plan))).float()
+            truth = batch.masks_BKHW.to(accelerator.device)
+            losses += float(loss(logits, truth)) * len(batch.names)
+            found = (torch.sigmoid(logits) > plan.infer.threshold).float()
+            both, sizes = (found * truth).sum((2, 3)), (found + truth).sum((2, 3))
+            dices += float(torch.where(sizes > 0, 2 * both / sizes.clamp_min(1), 1.0).mean(1).sum())
+        network.train(was_training)
+        return {"val_loss": losses / len(names), "val_dice": dices / len(names)}
+
+    return validate
+
+
+def _model_and_optimizer(plan: Plan, accelerator: Any) -> tuple[nn.Module, torch.optim.Optimizer]:
+    model = build_model(plan.model.name, plan.data.channels, len(plan.data.classes), plan.model.sizes)
+    if accelerator.num_processes > 1:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model) if accelerator.device.type == "cuda" else model
+    model = model.to(accelerator.device, memory_format=_memory_format(plan)).train()
+    return accelerator.prepare(model, make_optimizer(model, plan.train))
+
+
+def _memory_format(plan: Plan) -> torch.memory_format:
+    return torch.channels_last if plan.train.channels_last else torch.contiguous_format
+
+
+def _accelerator(plan: Plan, device: str | None) -> Any:
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if not launched:  # a launcher assigns the devices itself
+        AcceleratorState._reset_state(reset_partial_state=True)  # an earlier training in this process may have been another
+        chosen = pick_device(device)
+        os.environ["ACCELERATE_TORCH_DEVICE"] = str(chosen)
+        if chosen.type == "cuda":
+            torch.cuda.set_device(chosen)
+    else:
+        chosen = pick_device(device if device == "cpu" else None)
+    precision = resolve_precision(plan.train.precision, chosen)
+    torch.set_num_threads(usable_cores())
+    accelerator = Accelerator(cpu=chosen.type == "cpu", mixed_precision="no" if precision == "fp32" else precision)
+    if plan.train.batch_size % accelerator.num_processes:
+        raise UserError(
+            f"train.batch_size={plan.train.batch_size} does not divide among {accelerator.num_processes} processes"
+        )
+    return accelerator
+
+
+def _workers(asked: int | None, device: torch.device) -> int:
+    """On a CPU the cores are busy with the network, and a sample costs a hundredth of it."""
+    if asked is not None:
+        return asked
+    return min(8, max(1, usable_cores() - 1)) if device.type == "cuda" else 0
+
+
+def _open_plan(path: Path) -> tuple[Plan, PlanFolder, list[Case], list[dict[str, list[str]]]]:
+    plan, place = Plan.load(path), PlanFolder(path.parent)
+    cases = load_index(place.index)
+    if index_sha256(cases) != plan.data.index_sha256:
+        raise DataError(f"{place.index} is no longer the one {path} was made from; run `ukan plan` again")
+    splits = load_splits(place.splits(plan.name))
+    if len(splits) != plan.split.count:
+        raise DataError(f"{place.splits(plan.name)} holds {len(splits)} folds, the plan {plan.split.count}; run `ukan plan` again")
+    named = {name for split in splits for names in split.values() for name in names}
+    known = {case.case for case in cases}
+    if named - known:
+        raise DataError(f"{place.splits(plan.name)} names cases that the index has not; run `ukan plan` again")
+    return plan, place, [case for case in cases if case.case in named], splits
+
+
+def _check_folds(plan: Plan, folds: Sequence[int] | None) -> list[int]:
+    for fold in folds or ():
+        if not 0 <= fold < plan.split.count:
+            raise UserError(f"--fold {fold}: the plan has folds 0 to {plan.split.count - 1}")
+    return sorted(set(folds)) if folds else list(range(plan.split.count))
+
+
+def _open_run(folder: RunFolder, plan: Plan, place: PlanFolder, plan_path: Path, fresh: bool) -> None:
+    """A run folder for this plan: new, or one that already holds the same plan; never another's."""
+    if fresh and folder.root.exists():
+        aside = next(p for n in range(1, 10_000) if not (p := folder.root.with_name(f"{folder.root.name}.old-{n}")).exists())
+        folder.root.rename(aside)
+        print(f"set aside: {aside}", file=sys.stderr)
+    if folder.plan.exists():
+        difference = Plan.load(folder.plan).difference(plan)
+        if not difference and load_splits(folder.splits) != load_splits(place.splits(plan.name)):
+            difference = [f"folds: {folder.splits} and {place.splits(plan.name)} differ"]
+        if difference:
+            lines = "".join(f"\n  {line}" for line in difference)
+            raise UserError(
+                f"{folder.root} was begun with another plan (run -> {plan_path}):{lines}\n"
+                "Use --fresh to set the old run aside, --run FOLDER for another place, or undo the change."
+            )
+        return
+    if folder.root.exists() and any(path.name != folder.lock.name for path in folder.root.iterdir()):
+        raise UserError(f"{folder.root} exists and is no run folder; give another place with --run FOLDER")
+    for source, target in (
+        (place.index, folder.index),
+        (place.problems, folder.problems),
+        (place.fingerprint, folder.fingerprint),
+        (place.splits(plan.name), folder.splits),
+    ):
+        if source.exists():
+            write_text(target, source.read_text(encoding="utf-8"))
+    plan.save(folder.plan)  # last: its presence says that the folder is a run
+
+
+@contextlib.contextmanager
+def _only_one(folder: RunFolder, main_process: bool) -> Iterator[None]:
+    """Two trainings in one folder would overwrite each other."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: no such lock there
+        yield
+        return
+    if not main_process:
+        yield
+        return
+    folder.root.mkdir(parents=True, exist_ok=True)
+    with folder.lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"{folder.root}: another `ukan train` is working on this run; wait for it, or use --run") from None
+        yield
+
+
+def _record_session(run: Run, root: Path, accelerator: Any, workers: int | None) -> None:
+    record = run.environment()
+    session = environment_record(sys.argv)
+    session |= {
+        "device": torch.cuda.get_device_name() if accelerator.device.type == "cuda" else str(accelerator.device),
+        "processes": accelerator.num_processes,
+        "precision": "fp32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision,
+        "workers": _workers(workers, accelerator.device),
+    }
+    record["data_root"] = str(root.resolve())
+    record.setdefault("sessions", []).append(session)
+    write_text(run.folder.environment, json.dumps(record, indent=1) + "\n")
+
+
+def _record_fold(run: Run, fold: int, outcome: Outcome) -> None:
+    record = run.environment()
+    record.setdefault("folds", {})[str(fold)] = {
+        "finished": outcome.finished,
+        "step": outcome.step,
+        "elapsed_s": round(outcome.elapsed_s, 1),
+        "micro_batch": outcome.micro_batch,
+    }
+    write_text(run.folder.environment, json.dumps(record, indent=1) + "\n")
+
+
+def describe(trial: DryRun) -> str:
+    """A dry run in words."""
+    return (
+        f"a step takes {trial.step_s:.2f} s on {trial.where}; {trial.steps} steps a fold: {human_time(trial.fold_s)}, "
+        f"all {trial.folds}: {human_time(trial.fold_s * trial.folds)}; memory {trial.memory_gib:.1f} GiB"
+    )

@@ -1,0 +1,1 @@
+"""The engine, blind to the task."""
