@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 
 def predict_prepared(
-    networks: "Sequence[nn.Module]", images_BHWC: NDArray[np.uint8], plan: Plan, device: "torch.device", precision: Precision
+    networks: "Sequence[nn.Module]",
+    images_BHWC: NDArray[np.uint8],
+    plan: Plan,
+    device: "torch.device",
+    precision: Precision,
 ) -> NDArray[np.float32]:
     """Prepared 8-bit images to probabilities (B, K, h, w), the mean over networks, at the plan's input size."""
     import torch

@@ -93,7 +93,7 @@ class DataPlan(_Part):
     interpolation: Literal["area", "linear"] = "area"
     """How images shrink; masks always take the nearest value."""
     normalization: Literal["imagenet", "image", "published"] = "imagenet"
-    """By ImageNet's mean and deviation; by each image's own; or by ImageNet's and once more by 255, as U-KAN was published."""
+    """By ImageNet's mean and deviation; by each image's own; or by ImageNet's and a second time by 255, as published."""
 
     @model_validator(mode="after")
     def _sizes(self) -> "DataPlan":
@@ -372,6 +372,4 @@ _Loader.yaml_implicit_resolvers = {
     for letter, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|false|True|False)$"), list("tfTF"))
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9.]+[eE][-+]?[0-9]+$"), list("-+0123456789.")
-)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9.]+[eE][-+]?[0-9]+$"), list("-+0123456789."))

@@ -69,7 +69,7 @@ class Run:
         except RuntimeError as error:
             raise DataError(f"{path}: not the weights of this plan ({str(error).splitlines()[0]})") from error
         memory_format = torch.channels_last if plan.train.channels_last else torch.contiguous_format
-        return model.eval().to(device, memory_format=memory_format)
+        return model.eval().to(device).to(memory_format=memory_format)
 
 
 def open_run(path: Path) -> Run:

@@ -93,7 +93,18 @@ def environment_record(argv: list[str]) -> dict[str, Any]:
     """What a number depends on beside the plan: versions, machine, command."""
     import datetime
 
-    packages = ("ukan", "torch", "torchvision", "accelerate", "albumentations", "monai", "numpy", "opencv-python-headless", "pillow", "scikit-learn")
+    packages = (
+        "ukan",
+        "torch",
+        "torchvision",
+        "accelerate",
+        "albumentations",
+        "monai",
+        "numpy",
+        "opencv-python-headless",
+        "pillow",
+        "scikit-learn",
+    )
     return {
         "started_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": argv,

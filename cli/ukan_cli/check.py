@@ -40,7 +40,8 @@ def print_found(index: "Index") -> None:
         return
     labels = ", ".join(f"{count} {label}" for label, count in f.labels.items() if label)
     print(f"  {f.cases} cases{f' ({labels})' if labels else ''} in {f.groups} groups, {f.empty} with an empty mask")
-    print(f"  width {f.width[0]} to {f.width[2]} (median {f.width[1]}), height {f.height[0]} to {f.height[2]} (median {f.height[1]})")
+    width, height = (f"{low} to {high} (median {middle})" for low, middle, high in (f.width, f.height))
+    print(f"  width {width}, height {height}")
     print(f"  {f.colour} in colour; objects cover {f.lesion_share[1]:.1%} of the image (median); {index.mask_rule_because}")
 
 

@@ -19,8 +19,8 @@ def evaluate(run: RunFolder, device: Device = None, data: Data = None) -> None:
     with show.bar("scoring") as tell:
         summary = stage(run, device=device, data=data, on_progress=tell)
     print(
-        f"protocol {summary['protocol']}: {summary['scored']} scores of {summary['cases']} cases in {summary['groups']} groups, "
-        f"at their own sizes"
+        f"protocol {summary['protocol']}: {summary['scored']} scores of {summary['cases']} cases "
+        f"in {summary['groups']} groups, at their own sizes"
     )
     if summary["folds_missing"]:
         print(f"folds not trained, their cases not scored: {', '.join(map(str, summary['folds_missing']))}")

@@ -1,6 +1,5 @@
 """`ukan plan`"""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,9 +10,12 @@ from ukan_cli.check import Dataset, Folder, Layout, print_found, shell_word
 
 def plan(
     folder: Folder,
-    recipe: Annotated[str | None, typer.Option(help="A shipped recipe, or a .yaml of your own, instead of own decisions.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="A shipped recipe, or a .yaml of your own, instead of own decisions.")
+    ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a field of the plan, e.g. train.epochs=5.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Set a field of the plan, e.g. train.epochs=5."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="The plan's name; the recipe's or model's by default.")] = None,
     budget_gib: Annotated[float | None, typer.Option(help="Memory a training step may take, in GiB.")] = None,

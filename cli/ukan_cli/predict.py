@@ -28,7 +28,14 @@ def predict(
 
     with show.bar("predicting") as tell:
         done = stage(
-            run, source, output, folds=fold, overlay=overlay, probabilities=probabilities, device=device, on_progress=tell
+            run,
+            source,
+            output,
+            folds=fold,
+            overlay=overlay,
+            probabilities=probabilities,
+            device=device,
+            on_progress=tell,
         )
     print(f"{done.written} written to {output}, {done.skipped} already there")
     for line in done.failed:

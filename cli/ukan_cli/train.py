@@ -17,7 +17,9 @@ def train(
     fold: Annotated[list[int] | None, typer.Option(help="Train only this fold; may be given several times.")] = None,
     run: Annotated[Path | None, typer.Option(help="The run folder; runs/<dataset>-<plan> by default.")] = None,
     device: Device = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes that prepare samples; the result is the same.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that prepare samples; the result is the same.")
+    ] = None,
     max_time: Annotated[str | None, typer.Option(help="Stop in good order after, e.g., 90m or 8h.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Take real steps, say what training takes, and exit.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Set an old run aside and begin anew.")] = False,

@@ -7,12 +7,12 @@ import os
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network for its newest version when imported
 
-import albumentations as A  # noqa: E402
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-from numpy.typing import NDArray  # noqa: E402
+import albumentations as A
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 
-from ukan.plan import AugmentPlan  # noqa: E402
+from ukan.plan import AugmentPlan
 
 
 class Augmenter:
@@ -36,7 +36,13 @@ def _steps(plan: AugmentPlan, height: int, width: int) -> list[A.BasicTransform]
     shift = (-plan.shift, plan.shift)
     steps = [
         (plan.rot90, lambda p: A.RandomRotate90(p=p)),
-        (plan.any_flip, lambda p: A.OneOf([A.HorizontalFlip(p=1), A.VerticalFlip(p=1), A.Compose([A.HorizontalFlip(p=1), A.VerticalFlip(p=1)])], p=p)),
+        (
+            plan.any_flip,
+            lambda p: A.OneOf(
+                [A.HorizontalFlip(p=1), A.VerticalFlip(p=1), A.Compose([A.HorizontalFlip(p=1), A.VerticalFlip(p=1)])],
+                p=p,
+            ),
+        ),
         (plan.hflip, lambda p: A.HorizontalFlip(p=p)),
         (plan.vflip, lambda p: A.VerticalFlip(p=p)),
         (
@@ -54,9 +60,7 @@ def _steps(plan: AugmentPlan, height: int, width: int) -> list[A.BasicTransform]
         ),
         (
             plan.intensity,
-            lambda p: A.RandomBrightnessContrast(
-                brightness_limit=plan.brightness, contrast_limit=plan.contrast, p=p
-            ),
+            lambda p: A.RandomBrightnessContrast(brightness_limit=plan.brightness, contrast_limit=plan.contrast, p=p),
         ),
         (plan.gamma, lambda p: A.RandomGamma(gamma_limit=(70, 140), p=p)),
         (plan.noise, lambda p: A.GaussNoise(std_range=(0.01, 0.06), p=p)),

@@ -34,7 +34,7 @@ class TrainingSamples(Dataset[tuple[Tensor, Tensor, str]]):
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, str]:  # type: ignore[override]
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, str]:
         epoch, position = key
         row = self.rows[position]
         image, mask = np.array(self.prepared.images_NHWC[row]), np.array(self.prepared.masks_NHWK[row])
@@ -77,7 +77,7 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
 def training_batches(samples: TrainingSamples, sampler: StepSampler, workers: int, pin_memory: bool) -> Iterator[Batch]:
     loader = DataLoader(
         samples,
-        batch_sampler=sampler,  # type: ignore[arg-type]
+        batch_sampler=sampler,
         num_workers=workers,
         collate_fn=_collate,
         pin_memory=pin_memory,

@@ -62,7 +62,8 @@ def cache_root() -> Path:
 def read_case(root: Path, case: Case, data: DataPlan) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Image (H, W, 3) and mask (H, W) of a case at the image's own size."""
     image = read_image(root / case.image)
-    return image, united_mask(root, case.masks, *image.shape[:2], data.mask_rule)
+    height, width = image.shape[:2]
+    return image, united_mask(root, case.masks, height, width, data.mask_rule)
 
 
 def _make(

@@ -125,10 +125,16 @@ def load_index(path: Path) -> list[Case]:
         rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
         return [
             Case(
-                **{key: row[key] for key in ("case", "image", "group", "label", "split", "hash")},
+                case=row["case"],
+                image=row["image"],
                 masks=tuple(json.loads(row["masks"])),
-                **{key: int(row[key]) for key in ("width", "height")},
+                group=row["group"],
+                label=row["label"],
+                split=row["split"],
+                width=int(row["width"]),
+                height=int(row["height"]),
                 foreground=float(row["foreground"]),
+                hash=row["hash"],
             )
             for row in rows
         ]
@@ -171,7 +177,9 @@ def _read(root: Path, case: Case) -> _Facts | list[Problem]:
             continue
         if mask.shape != (height, width):
             what = f"mask {mask.shape[1]}x{mask.shape[0]}, image {width}x{height}"
-            problems.append(Problem("warning", "mask of another size", name, what, "resized by nearest value; check that they fit"))
+            problems.append(
+                Problem("warning", "mask of another size", name, what, "resized by nearest value; check that they fit")
+            )
         with Image.open(root / name) as file:
             if "A" in file.getbands():
                 problems.append(Problem("note", "mask with alpha", name, f"mode {file.mode}", "alpha is left out"))
@@ -216,7 +224,9 @@ def _mask_problems(facts: Iterable[_Facts], rule: MaskRule, because: str) -> lis
             )
         elif fact.shares[rule] > 0.95:
             what = f"{fact.shares[rule]:.0%} of the image is foreground"
-            problems.append(Problem("warning", "mask covers the image", fact.case.case, what, "check that it is not inverted"))
+            problems.append(
+                Problem("warning", "mask covers the image", fact.case.case, what, "check that it is not inverted")
+            )
     return problems
 
 
@@ -229,7 +239,9 @@ def _duplicate_problems(facts: Sequence[_Facts], pairs: Sequence[tuple[int, int,
         if one.label != other.label:
             kind += " under two classes"
         what = f"likeness {likeness:.4f}"
-        problems.append(Problem("warning", kind, f"{one.case} | {other.case}", what, "kept in one group, on one side of every fold"))
+        problems.append(
+            Problem("warning", kind, f"{one.case} | {other.case}", what, "kept in one group, on one side of every fold")
+        )
     return problems
 
 

@@ -27,7 +27,8 @@ def fit_mask(mask_HW: NDArray[np.bool_], height: int, width: int, where: str) ->
     mask_height, mask_width = mask_HW.shape
     if abs(mask_width * height / (mask_height * width) - 1) > _ASPECT_TOLERANCE:
         raise DataError(
-            f"{where}: mask of {mask_width}x{mask_height} for an image of {width}x{height}; they differ in shape, not in scale"
+            f"{where}: mask of {mask_width}x{mask_height} for an image of {width}x{height}: "
+            "they differ in shape, not in scale alone"
         )
     resized = cv2.resize(mask_HW.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
     return resized.astype(bool)

@@ -43,10 +43,9 @@ def to_input(images_BHWC: "torch.Tensor", data: DataPlan) -> "torch.Tensor":
     if data.normalization == "image":
         mean = x.mean((2, 3), keepdim=True)
         return (x - mean) / x.std((2, 3), keepdim=True).clamp_min(1 / 255)
-    mean, std = _MEAN, _STD
-    if data.channels == 1:  # what ImageNet's constants are for a picture with three equal channels
-        mean, std = (_GREY @ mean)[None], (_GREY @ std)[None]
-    # As published, BGR images meet the constants of RGB: the order is deliberately not changed here.
-    shift, scale = (torch.from_numpy(v.astype(np.float32)).to(x.device)[:, None, None] for v in (mean, std))
+    # One channel: what ImageNet's constants are for a picture with three equal channels. As published, BGR images meet the
+    # constants of RGB: the order is deliberately not changed here.
+    constants = [np.atleast_1d(v if data.channels == 3 else _GREY @ v).astype(np.float32) for v in (_MEAN, _STD)]
+    shift, scale = (torch.from_numpy(v).to(x.device)[:, None, None] for v in constants)
     x = (x - shift) / scale
     return x / 255 if data.normalization == "published" else x  # U-KAN's dataset.py divides by 255 a second time

@@ -35,9 +35,9 @@ def grouped_folds(cases: Sequence[Case], folds: int, seed: int) -> Splits:
 
     cases = sorted(cases, key=lambda case: case.case)
     groups = [case.group for case in cases]
-    if len(set(groups)) < folds:
+    if (count := len(set(groups))) < folds:
         raise DataError(
-            f"{len(set(groups))} group(s) of cases cannot make {folds} folds; add cases or use --set split.folds={max(2, len(set(groups)))}"
+            f"{count} groups of cases cannot make {folds} folds; add cases, or --set split.folds={max(2, count)}"
         )
     strata = [f"{case.label}/{'empty' if case.foreground == 0 else 'lesion'}" for case in cases]
     rare = {stratum for stratum, count in Counter(strata).items() if count < folds}

@@ -1,7 +1,8 @@
 """METRICS: arrays in, numbers out, by the rules of evidence. Each takes truth and prediction (H, W) of one image and class.
 
 Empty against empty is a Dice and IoU of 1, empty against something 0. Precision is undefined (nan) where nothing is
-predicted, recall where nothing is there, and distances where either is: nan is counted, never averaged in or dropped in silence.
+predicted, recall where nothing is there, and distances where either is: nan is counted, never averaged in or dropped in
+silence.
 """
 
 from collections.abc import Callable

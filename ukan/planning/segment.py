@@ -93,7 +93,9 @@ def plan_segment(
     while batch > 1 and not fits(size, batch):
         batch //= 2
     batch = min(batch, training_cases)
-    batch = decide("train.batch_size", batch, f"as published (8), if {budget_gib:g} GiB and {training_cases} training cases allow")
+    batch = decide(
+        "train.batch_size", batch, f"as published (8), if {budget_gib:g} GiB and {training_cases} training cases allow"
+    )
 
     # How long, and how fast.
     per_epoch = max(1, training_cases // batch)
@@ -134,8 +136,8 @@ _MODEL_REASONS = {
 
 _TRAINING: dict[str, tuple[Any, str]] = {
     "optimizer": ("adamw", "decoupled weight decay"),
-    "lr": (1e-3, "ten times the published rate: training starts from scratch and warms up"),
-    "lr_kan": (1e-3, "the same for KAN layers: with warm-up they need no rate of their own"),
+    "lr": (3e-3, "thirty times the published rate: training starts from scratch, warms up and is clipped"),
+    "lr_kan": (3e-3, "the same for KAN layers: so started, they need no rate of their own"),
     "weight_decay": (1e-2, "usual for AdamW"),
     "schedule": ("cosine", "moves every step"),
     "lr_end": (1e-6, "practically zero"),

@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def evaluate(
     rows: list[Row] = []
     as_published: list[dict[str, float]] = []
     for fold in folds:
-        tell = (lambda done, base=len(rows): on_progress(base + done, total)) if on_progress else None
+        tell = partial(_tell, on_progress, len(rows), total) if on_progress else None
         fold_rows, published = _score_fold(run, fold, root, prepared, chosen, tell)
         rows += fold_rows
         as_published.append(published)
@@ -54,6 +55,10 @@ def evaluate(
     summary = summarise(run, rows, folds, as_published) | {"cases": len(named)}
     write_text(run.folder.summary, json.dumps(summary, indent=1) + "\n")
     return summary
+
+
+def _tell(on_progress: Progress, before: int, total: int, done: int) -> None:
+    on_progress(before + done, total)
 
 
 def _score_fold(
@@ -132,7 +137,7 @@ def summarise(
     }
     if run.plan.split.kind == "published":
         summary["as_published"] = {
-            "what": "at the network's size: IoU pooled over batches of 8 and the Dice derived from it, and means over images",
+            "what": "at the network's size: IoU pooled over batches of 8, the Dice derived from it, and means over images",
             "mean": {key: float(np.mean([fold[key] for fold in as_published])) for key in as_published[0]},
             "by_fold": list(as_published),
             "paper": run.plan.published,

@@ -157,9 +157,7 @@ def _readable(jobs: Sequence[Job], result: Predicted) -> Iterator[tuple[Job, NDA
             result.failed.append(str(error))
 
 
-def _batches(
-    images: Iterator[tuple[Job, NDArray[np.uint8]]], size: int
-) -> Iterator[list[tuple[Job, NDArray[np.uint8]]]]:
+def _batches(images: Iterator[tuple[Job, NDArray[np.uint8]]], size: int) -> Iterator[list[tuple[Job, NDArray[np.uint8]]]]:
     while batch := list(itertools.islice(images, size)):
         yield batch
 
@@ -187,6 +185,8 @@ def _record(run: Run, folds: Sequence[int], output: Path) -> None:
         except ValueError:
             before = {}
         if {key: before.get(key) for key in mine} != mine:
-            raise UserError(f"{output} holds masks of other networks ({before.get('run')}); give another folder, or remove it")
+            raise UserError(
+                f"{output} holds masks of other networks ({before.get('run')}); give another folder, or remove it"
+            )
         return
     write_text(path, json.dumps({"run": run.folder.root.name, "folds": list(folds), **mine}, indent=1) + "\n")

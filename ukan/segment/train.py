@@ -239,7 +239,7 @@ def _model_and_optimizer(plan: Plan, accelerator: Any) -> tuple[nn.Module, torch
     model = build_model(plan.model.name, plan.data.channels, len(plan.data.classes), plan.model.sizes)
     if accelerator.num_processes > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model) if accelerator.device.type == "cuda" else model
-    model = model.to(accelerator.device, memory_format=_memory_format(plan)).train()
+    model = model.to(accelerator.device).to(memory_format=_memory_format(plan)).train()
     return accelerator.prepare(model, make_optimizer(model, plan.train))
 
 
@@ -284,7 +284,9 @@ def _open_plan(path: Path) -> tuple[Plan, PlanFolder, list[Case], list[dict[str,
         raise DataError(f"{place.index} is no longer the one {path} was made from; run `ukan plan` again")
     splits = load_splits(place.splits(plan.name))
     if len(splits) != plan.split.count:
-        raise DataError(f"{place.splits(plan.name)} holds {len(splits)} folds, the plan {plan.split.count}; run `ukan plan` again")
+        raise DataError(
+            f"{place.splits(plan.name)} holds {len(splits)} folds, the plan {plan.split.count}; run `ukan plan` again"
+        )
     named = {name for split in splits for names in split.values() for name in names}
     known = {case.case for case in cases}
     if named - known:
@@ -345,7 +347,9 @@ def _only_one(folder: RunFolder, main_process: bool) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UserError(f"{folder.root}: another `ukan train` is working on this run; wait for it, or use --run") from None
+            raise UserError(
+                f"{folder.root}: another `ukan train` is working on this run; wait for it, or use --run"
+            ) from None
         yield
 
 

@@ -1,6 +1,7 @@
 """Weights as safetensors, and what resuming needs; both written whole, both read without executing code."""
 
 import json
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def load_resume(path: Path, parts: dict[str, Any]) -> TrainingState:
         if content["rng_cuda"] and torch.cuda.device_count() == len(content["rng_cuda"]):
             torch.cuda.set_rng_state_all(content["rng_cuda"])
         return TrainingState(**content["state"])
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, EOFError) as error:
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, EOFError, pickle.UnpicklingError) as error:
         raise DataError(
             f"{path}: cannot be resumed from ({str(error).splitlines()[0]}); remove it to begin this fold anew"
         ) from error

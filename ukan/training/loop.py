@@ -147,7 +147,9 @@ def train_step(
         if size == 1:
             raise OutOfMemory("out of memory with a single image; use a smaller data.input_size or smaller model.widths")
         micro_batch = size // 2
-        accelerator.print(f"out of memory: going on with micro-batches of {micro_batch}, the step stays {len(batch[-1])} images")
+        accelerator.print(
+            f"out of memory: going on with micro-batches of {micro_batch}, the step stays {len(batch[-1])} images"
+        )
     if clip_norm:
         accelerator.clip_grad_norm_(model.parameters(), clip_norm)
     optimizer.step()

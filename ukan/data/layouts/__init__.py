@@ -49,7 +49,9 @@ def find_layout(root: Path, asked: str | None = None) -> tuple[str, Path]:
 
 def _no_layout(root: Path, names: Sequence[str]) -> str:
     found = [f"  {line}" for line in _tree(root)] or ["  (nothing)"]
-    expected = [line for name in names for line in (f"  layout {name}:", *(f"    {t}" for t in LAYOUTS[name].TREE.split("\n")))]
+    expected = [
+        line for name in names for line in (f"  layout {name}:", *(f"    {t}" for t in LAYOUTS[name].TREE.split("\n")))
+    ]
     return "\n".join([f"{root}: no known dataset layout. Found:", *found, "Expected one of:", *expected])
 
 

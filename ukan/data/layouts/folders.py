@@ -49,7 +49,13 @@ def find_cases(root: Path) -> tuple[list[Case], list[Problem]]:
             found.setdefault(keys[0], []).append(path)
         else:
             problems.append(
-                Problem("error", "mask without image", _below(root, mask_folder, path), f"no image named {path.stem}", "add it, or remove the mask")
+                Problem(
+                    "error",
+                    "mask without image",
+                    _below(root, mask_folder, path),
+                    f"no image named {path.stem}",
+                    "add it, or remove the mask",
+                )
             )
     cases = []
     short = Counter(path.stem for path in images)
@@ -57,7 +63,13 @@ def find_cases(root: Path) -> tuple[list[Case], list[Problem]]:
         key, where = _key(path), _below(root, image_folder, path)
         if stems_used[key] > 1:
             problems.append(
-                Problem("error", "two images of one name", where, f"{stems_used[key]} images are named {key}", "rename or remove one")
+                Problem(
+                    "error",
+                    "two images of one name",
+                    where,
+                    f"{stems_used[key]} images are named {key}",
+                    "rename or remove one",
+                )
             )
         elif key not in found:
             expected = f"{mask_folder.name}/{path.with_suffix('.png')}"

@@ -1,0 +1,211 @@
+"""The loop's promises on a stand-in network: names of bad cases, micro-batches, averages, rates, saving whole."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ukan.errors import DataError, OutOfMemory, UserError
+from ukan.models.ukan import UKAN
+from ukan.nn.kan import KANLinear
+from ukan.paths import FoldFolder
+from ukan.plan import TrainPlan
+from ukan.training.checkpoint import TrainingState, load_resume, save_resume
+from ukan.training.ema import EMA
+from ukan.training.interrupt import Stop, parse_time
+from ukan.training.log import read_log
+from ukan.training.loop import fit, split_batch, train_step
+from ukan.training.optim import learning_rate, make_optimizer
+
+
+class Pairs(NamedTuple):
+    x: Tensor
+    y: Tensor
+    names: list[str]
+
+
+@pytest.fixture
+def accelerator():
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(cpu=True)
+
+
+def line_batch(step: int = 0, count: int = 8) -> Pairs:
+    x = torch.randn(count, 3, generator=torch.Generator().manual_seed(step))
+    return Pairs(x, x.sum(1, keepdim=True), [f"case {i}" for i in range(count)])
+
+
+def fit_line(folder: Path, accelerator, plan: TrainPlan, *, first=None, stop=None, spoil=lambda x: x):
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1)
+    model, optimizer = accelerator.prepare(model, make_optimizer(model, plan))
+
+    def compute_loss(batch: Pairs) -> Tensor:
+        return spoil(((model(batch.x) - batch.y) ** 2).mean())
+
+    outcome = fit(
+        model=model,
+        optimizer=optimizer,
+        make_batches=lambda step: (line_batch(s) for s in range(step, plan.epochs * 5)),
+        compute_loss=compute_loss,
+        validate=first or (lambda network: {"val_dice": 0.5}),
+        plan=plan,
+        steps_per_epoch=5,
+        folder=FoldFolder(folder),
+        accelerator=accelerator,
+        stop=stop or Stop(),
+        title="line",
+    )
+    return outcome, model
+
+
+def test_a_finished_training_leaves_weights_a_log_and_a_picture_and_nothing_to_resume(tmp_path, accelerator) -> None:
+    outcome, _ = fit_line(tmp_path, accelerator, TrainPlan(epochs=4, lr=1e-2))
+    assert outcome.finished and outcome.step == 20
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.csv", "model.safetensors", "progress.png"]
+    assert [row["step"] for row in read_log(tmp_path / "log.csv")] == ["5", "10", "15", "20"]
+
+
+def test_a_training_stopped_by_time_goes_on_and_ends_the_same(tmp_path, accelerator) -> None:
+    plan = TrainPlan(epochs=4, lr=1e-2, ema_decay=0.9)
+    _, steady = fit_line(tmp_path / "steady", accelerator, plan)
+    stops = 0
+    outcome, model = fit_line(tmp_path / "cut", accelerator, plan, stop=Stop(max_time_s=0))
+    while not outcome.finished:
+        stops += 1
+        outcome, model = fit_line(tmp_path / "cut", accelerator, plan, stop=Stop(max_time_s=0))
+    assert stops == 19, "each session makes at least one step"
+    assert torch.equal(steady.weight, model.weight)
+    saved = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("steady", "cut")]
+    assert saved[0] == saved[1]
+    assert len(read_log(tmp_path / "cut" / "log.csv")) == 4
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_names_of_the_batch(tmp_path, accelerator) -> None:
+    with pytest.raises(UserError, match=r"nan for the cases case 0, case 1.*case 7"):
+        fit_line(tmp_path, accelerator, TrainPlan(epochs=1), spoil=lambda loss: loss * float("nan"))
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_running_out_of_memory_halves_the_micro_batch_and_keeps_the_step(accelerator, capsys) -> None:
+    def step(limit: int) -> tuple[Tensor, int | None]:
+        torch.manual_seed(0)
+        model = nn.Linear(3, 1)
+        model, optimizer = accelerator.prepare(model, torch.optim.SGD(model.parameters(), lr=0.1))
+
+        def compute_loss(batch: Pairs) -> Tensor:
+            if len(batch.names) > limit:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return ((model(batch.x) - batch.y) ** 2).mean()
+
+        _, micro_batch = train_step(model, optimizer, line_batch(), compute_loss, accelerator, None, None)
+        return model.weight.detach(), micro_batch
+
+    whole, none = step(limit=8)
+    quarters, micro_batch = step(limit=3)
+    assert none is None and micro_batch == 2
+    assert torch.allclose(whole, quarters, atol=1e-6)
+    assert "micro-batches of 4" in capsys.readouterr().out
+    with pytest.raises(OutOfMemory, match="single image"):
+        step(limit=0)
+
+
+def test_another_runtime_error_is_not_taken_for_memory(accelerator) -> None:
+    model = nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def broken(batch: Pairs) -> Tensor:
+        raise RuntimeError("sizes do not match")
+
+    with pytest.raises(RuntimeError, match="sizes do not match"):
+        train_step(model, optimizer, line_batch(), broken, accelerator, None, None)
+
+
+def test_split_batch_keeps_every_sample_once_and_in_order() -> None:
+    pieces = list(split_batch(line_batch(count=7), 3))
+    assert [len(piece.names) for piece in pieces] == [3, 3, 1]
+    assert torch.equal(torch.cat([piece.x for piece in pieces]), line_batch(count=7).x)
+    assert [name for piece in pieces for name in piece.names] == line_batch(count=7).names
+
+
+def test_the_average_warms_up_and_takes_batchnorm_statistics_along() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    ema = EMA(model, 0.99)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(1.0)
+        model[1].running_mean.fill_(5.0)
+        model[1].num_batches_tracked.fill_(3)
+    before = ema.network[1].running_mean.clone()
+    ema.update(model)  # decay (1 + 0) / (10 + 0)
+    assert torch.allclose(ema.network[1].running_mean, 0.1 * before + 0.9 * 5.0)
+    assert ema.network[1].num_batches_tracked == 3
+    for _ in range(3000):
+        ema.update(model)
+    assert torch.allclose(ema.network[0].weight, torch.ones(2, 2), atol=1e-4)
+    assert not any(parameter.requires_grad for parameter in ema.network.parameters())
+
+
+def test_kan_layers_are_told_by_their_type_and_every_parameter_is_in_one_group() -> None:
+    model = UKAN(1, 1, widths=(8, 8, 8), kan_layers=("kan", "mlp"))
+    optimizer = make_optimizer(model, TrainPlan())
+    groups = {group["name"]: group for group in optimizer.param_groups}
+    kan = sum(p.numel() for layer in model.modules() if isinstance(layer, KANLinear) for p in layer.parameters())
+    assert sum(p.numel() for p in groups["kan"]["params"]) == kan == 4 * 10 * 64
+    assert sum(p.numel() for group in groups.values() for p in group["params"]) == sum(p.numel() for p in model.parameters())
+
+
+def test_the_published_schedule_is_torchs_cosine_stepped_by_epoch() -> None:
+    plan = TrainPlan(epochs=10, schedule="cosine_by_epoch", lr_end=1e-5)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1e-2)
+    truth = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=10, eta_min=1e-5)
+    for epoch in range(10):
+        for step in range(7):
+            assert learning_rate(1e-2, epoch * 7 + step, 7, plan) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        optimizer.step()
+        truth.step()
+
+
+def test_the_rate_warms_up_and_never_rises_to_its_end() -> None:
+    plan = TrainPlan(epochs=10, warmup_epochs=2, lr_end=1e-5)
+    rates = [learning_rate(1e-3, step, 10, plan) for step in range(100)]
+    assert rates[0] < rates[10] < rates[19] < 1e-3 and rates[20] == pytest.approx(1e-3)
+    assert all(a >= b for a, b in zip(rates[20:], rates[21:], strict=False)) and rates[-1] < 2e-5
+    assert learning_rate(1e-7, 50, 10, plan) == pytest.approx(1e-7), "lr_end above the peak does not raise it"
+
+
+def test_a_crash_while_saving_leaves_the_state_before(tmp_path, monkeypatch) -> None:
+    model, path = nn.Linear(2, 2), tmp_path / "resume.pt"
+    save_resume(path, {"model": model}, TrainingState(step=3))
+
+    def dies(*_: object, **__: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(torch, "save", dies)
+    with pytest.raises(OSError, match="disk full"):
+        save_resume(path, {"model": model}, TrainingState(step=4))
+    assert load_resume(path, {"model": model}).step == 3
+    assert [p.name for p in tmp_path.iterdir()] == ["resume.pt"]
+
+
+def test_a_damaged_state_is_refused_with_what_to_do(tmp_path) -> None:
+    path = tmp_path / "resume.pt"
+    path.write_bytes(b"PK not really")
+    with pytest.raises(DataError, match="remove it to begin this fold anew"):
+        load_resume(path, {"model": nn.Linear(2, 2)})
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90m", 5400), ("8h", 28800), ("1h30m", 5400), ("45s", 45), ("20", 20)])
+def test_times_are_read_as_people_write_them(text: str, seconds: float) -> None:
+    assert parse_time(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "5 days", "-3m"])
+def test_other_times_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match="expected a time"):
+        parse_time(text)
