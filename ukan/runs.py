@@ -59,7 +59,7 @@ class Run:
         import torch
 
         from ukan.models import build_model
-        from ukan.training.checkpoint import load_weights
+        from ukan.models.weights import load_weights
 
         plan = self.plan
         model = build_model(plan.model.name, plan.data.channels, len(plan.data.classes), plan.model.sizes)

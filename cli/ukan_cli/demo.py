@@ -26,14 +26,19 @@ def demo(folder: Annotated[Path, typer.Argument(help="Where to work.")] = Path("
 
     Shows each command as one would type it. Interrupted, the same command goes on.
     """
-    from ukan.data.phantoms import write_ultrasound
+    import numpy as np
+
+    from ukan.data.phantoms import make_ultrasound, write_ultrasound
+    from ukan.imaging import write_image
 
     began = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     os.chdir(folder)
     data, new = Path("data_raw/phantoms"), Path("new_images")
     write_ultrasound(data, IMAGES, seed=0)
-    write_ultrasound(new, NEW_IMAGES, seed=1)
+    for number in range(NEW_IMAGES):
+        image_HW, _ = make_ultrasound(np.random.default_rng([1, number]), 128, 160)
+        write_image(new / f"scan {number}.png", image_HW)
     run = Path("runs/phantoms-ukan")
     words = [word for setting in SETTINGS for word in ("--set", setting)]
     _show("check", str(data))

@@ -1,9 +1,13 @@
 """The app: one command a file, nothing heavy imported before a command runs."""
 
+import os
 import sys
 from typing import Annotated
 
 import typer
+
+# Threads that wait by spinning stop a machine whose cores are shared with other work; read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from ukan import __version__
 from ukan_cli import check, demo, doctor, evaluate, plan, predict, report, train

@@ -20,10 +20,12 @@ from ukan.imaging import read_mask, write_mask
 from ukan.paths import RunFolder, write_text
 from ukan.plan import DataPlan, ModelPlan, Plan, SplitPlan
 from ukan.report import pictures
-from ukan.report.page import Score, worst_middle_best, write_report
+from ukan.report.page import worst_middle_best, write_report
+from ukan.report.tables import Score
 from ukan.runs import Run
 
 COLUMNS = ("case", "fold", "group", "label", "truth_empty", "found_empty", "dice", "hd95_px", "hd95_px_penalised")
+LOG = "epoch,step,loss,val_loss,val_dice,lr,lr_kan,elapsed_s\n1,5,0.9,,,1e-3,1e-3,1\n2,10,0.8,0.7,0.5,1e-3,1e-3,2\n"
 NASTY = "<img src=x onerror=alert(1)> & $x^"
 
 MakeRun = Callable[..., RunFolder]
@@ -67,8 +69,7 @@ def make_run(tmp_path: Path, write_dataset: Callable[..., Path]) -> MakeRun:
         for fold in (0, 1):
             folder.fold(fold).root.mkdir(parents=True)
             save_file({"weight": torch.full((2,), float(fold))}, folder.fold(fold).weights)
-            log = "epoch,step,loss,val_loss,val_dice,lr,lr_kan,elapsed_s\n1,5,0.9,,,1e-3,1e-3,1\n2,10,0.8,0.7,0.5,1e-3,1e-3,2\n"
-            write_text(folder.fold(fold).log, log)
+            write_text(folder.fold(fold).log, LOG)
             for name in folds[fold]["val"]:
                 truth = read_mask(root / "masks" / f"{name}.png") > 0
                 write_mask(folder.prediction(fold, name), np.roll(truth, 5, axis=1))

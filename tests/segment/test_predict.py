@@ -9,8 +9,9 @@ from PIL import Image
 from torch import nn
 
 from ukan.errors import DataError, UserError
+from ukan.imaging.draw import draw_outline
 from ukan.plan import DataPlan, InferPlan, ModelPlan, Plan
-from ukan.segment.predict import Predicted, draw_outline, find_jobs, run_jobs
+from ukan.segment.predict import Predicted, find_jobs, run_jobs
 
 PLAN = Plan(
     name="stand-in",

@@ -57,6 +57,11 @@ def write_probabilities(path: Path, probabilities_HW: NDArray[np.float32]) -> No
     _save(path, Image.fromarray(np.round(probabilities_HW * 65535).astype(np.uint16)), "PNG", compress_level=1)
 
 
+def write_image(path: Path, image: NDArray[np.uint8]) -> None:
+    """An 8-bit image (H, W) or (H, W, 3) as PNG."""
+    _save(path, Image.fromarray(image), "PNG")
+
+
 def write_jpeg(path: Path, image_HWC: NDArray[np.uint8]) -> None:
     _save(path, Image.fromarray(image_HWC), "JPEG", quality=90)
 

@@ -13,6 +13,7 @@ from ukan.data.cache import prepare_cases, read_case
 from ukan.data.index import case_hash
 from ukan.errors import DataError
 from ukan.imaging import read_mask
+from ukan.imaging.draw import draw_outline
 from ukan.plan import Case
 from ukan.runs import Run
 
@@ -72,8 +73,8 @@ def sample_pictures(run: Run, root: Path, fold: int, count: int) -> list[tuple[s
         row = samples.rows[key[1]]
         pictures = []
         for title, image, mask in (
-            ("prepared", prepared.images_NHWC[row], prepared.masks_NHWK[row].any(axis=2)),
-            ("as trained on", changed.numpy(), changed_mask.numpy().any(axis=0)),
+            ("prepared", prepared.images_NHWC[row], prepared.masks_NHWK[row, ..., 0] > 0),
+            ("as trained on", changed.numpy(), changed_mask[0].numpy() > 0),
         ):
             pictures.append(picture(title, outlined(fitted(_rgb(image, plan.data.colour_order)), fitted_mask(mask), TRUTH)))
         made.append((name, pictures))
@@ -92,10 +93,7 @@ def fitted_mask(mask_HW: Mask) -> Mask:
 
 
 def outlined(image_HWC: Image, mask_HW: Mask, colour: Colour) -> Image:
-    drawn = image_HWC.copy()
-    outlines, _ = cv2.findContours(mask_HW.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(drawn, outlines, -1, colour, 2)
-    return drawn
+    return draw_outline(image_HWC, mask_HW, colour, line_px=2, tint=0)
 
 
 def errors(image_HWC: Image, truth_HW: Mask, found_HW: Mask) -> Image:

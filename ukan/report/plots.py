@@ -4,7 +4,7 @@ are written by the page."""
 import io
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 _INK = "#010203"  # stands for the colour of the page's text
-_STYLE = {
+_STYLE: Any = {
     **{f"{key}.color": _INK for key in ("text", "xtick", "ytick")},
     **{f"axes.{key}": _INK for key in ("edgecolor", "labelcolor", "titlecolor")},
     "axes.spines.top": False,
@@ -44,7 +44,7 @@ def histogram(dices: Sequence[float], mean: float) -> Markup:
     """How many cases have which Dice."""
     figure = Figure(figsize=(5, 3.2), layout="constrained")
     axes = figure.subplots()
-    axes.hist(dices, bins=np.linspace(0, 1, 21), color=BLUE, alpha=0.85, rwidth=0.92)
+    axes.hist(dices, bins=[k / 20 for k in range(21)], color=BLUE, alpha=0.85, rwidth=0.92)
     median = float(np.median(dices))
     axes.axvline(mean, color=_INK, linewidth=1.2)
     axes.axvline(median, color=_INK, linewidth=1.2, linestyle=(0, (2, 2)))
@@ -68,7 +68,8 @@ def dice_by_size(
         points = [(s, d) for s, d, label in zip(sizes_percent, dices, labels, strict=True) if kind in (None, label)]
         (marker, symbol), colour = _MARKERS[number], _COLOURS[number]
         axes.scatter(
-            *zip(*points, strict=True),
+            [size for size, _ in points],
+            [dice for _, dice in points],
             s=18,
             marker=marker,
             color=colour,
@@ -83,7 +84,8 @@ def dice_by_size(
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set(ylim=(-0.03, 1.03), xlabel="true mask, % of the image", ylabel="Dice", title="Dice by size of the lesion")
-    text = f"Scatter plot of Dice against the size of the true mask, {min(sizes_percent):.2g} to {max(sizes_percent):.2g} % of the image"
+    low, high = min(sizes_percent), max(sizes_percent)
+    text = f"Scatter plot of Dice against the size of the true mask, {low:.2g} to {high:.2g} % of the image"
     return _svg(figure, "by-size", text), legend
 
 

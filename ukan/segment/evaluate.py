@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -21,7 +22,7 @@ from ukan.metrics.intervals import cluster_bootstrap
 from ukan.paths import write_text, written_whole
 from ukan.plan import Case
 from ukan.runs import Run, open_run
-from ukan.runtime import pick_device, resolve_precision, usable_cores
+from ukan.runtime import environment_record, pick_device, resolve_precision, usable_cores
 
 Progress = Callable[[int, int], None]
 Row = dict[str, Any]
@@ -53,6 +54,7 @@ def evaluate(
         as_published.append(published)
     _write_rows(run.folder.metrics, rows)
     summary = summarise(run, rows, folds, as_published) | {"cases": len(named)}
+    summary["environment"] = environment_record(sys.argv) | {"device": str(chosen)}
     write_text(run.folder.summary, json.dumps(summary, indent=1) + "\n")
     return summary
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from ukan.errors import DataError, UserError
 from ukan.imaging import IMAGE_SUFFIXES, is_image_name, read_image, write_jpeg, write_mask, write_probabilities
+from ukan.imaging.draw import draw_outline
 from ukan.inference import predict_images
 from ukan.paths import write_text
 from ukan.plan import Plan
@@ -133,17 +134,6 @@ def write_outputs(job: Job, image_HWC: NDArray[np.uint8], probabilities_HW: NDAr
     if job.probabilities:
         write_probabilities(job.probabilities, probabilities_HW)
     write_mask(job.mask, mask)  # last: its presence says that the case is done
-
-
-def draw_outline(image_HWC: NDArray[np.uint8], mask_HW: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """The image with the mask tinted and its outline drawn, as wide as the image asks for."""
-    import cv2
-
-    drawn = image_HWC.copy()
-    drawn[mask_HW] = (0.75 * drawn[mask_HW] + 0.25 * np.array([255, 220, 0])).astype(np.uint8)
-    outlines, _ = cv2.findContours(mask_HW.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(drawn, outlines, -1, (255, 220, 0), max(1, round(max(mask_HW.shape) / 400)))
-    return drawn
 
 
 def _readable(jobs: Sequence[Job], result: Predicted) -> Iterator[tuple[Job, NDArray[np.uint8]]]:

@@ -1,13 +1,11 @@
-"""Weights as safetensors, and what resuming needs; both written whole, both read without executing code."""
+"""What resuming needs: written whole, read without executing code."""
 
-import json
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from ukan.errors import DataError
 from ukan.paths import written_whole
@@ -52,21 +50,3 @@ def load_resume(path: Path, parts: dict[str, Any]) -> TrainingState:
         raise DataError(
             f"{path}: cannot be resumed from ({str(error).splitlines()[0]}); remove it to begin this fold anew"
         ) from error
-
-
-def save_weights(path: Path, model: nn.Module, about: dict[str, Any]) -> None:
-    from safetensors.torch import save_file
-
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with written_whole(path) as temporary:
-        save_file(tensors, temporary, metadata={"ukan": json.dumps(about)})
-
-
-def load_weights(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"{path}: not readable as weights ({error})") from error

@@ -58,7 +58,7 @@ def draw_curves(rows: list[dict[str, Any]], path: Path) -> None:
     for axis, key, colour, label in (
         (top, "loss", "tab:blue", "training loss"),
         (top, "val_loss", "tab:orange", "held-out loss"),
-        (score, "val_dice", "tab:green", "held-out Dice (pooled over each batch's images: for watching only)"),
+        (score, "val_dice", "tab:green", "held-out Dice (for watching only)"),
         (bottom, "lr", "tab:gray", "learning rate"),
         (bottom, "lr_kan", "tab:red", "of KAN layers"),
     ):

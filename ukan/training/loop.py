@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ukan.errors import OutOfMemory, UserError
+from ukan.models.weights import save_weights
 from ukan.paths import FoldFolder
 from ukan.plan import TrainPlan
-from ukan.training.checkpoint import TrainingState, load_resume, save_resume, save_weights
+from ukan.training.checkpoint import TrainingState, load_resume, save_resume
 from ukan.training.ema import EMA
 from ukan.training.interrupt import Stop
 from ukan.training.log import Log, Progress

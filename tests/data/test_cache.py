@@ -1,0 +1,229 @@
+"""From file to network input: what is prepared is right, kept, and never taken from files that are not the index's."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import ukan.data.cache
+from ukan.data.cache import cache_root, prepare_cases, read_case
+from ukan.data.index import index_folder
+from ukan.data.preprocess import prepare_image, prepare_mask, to_input
+from ukan.errors import DataError
+from ukan.imaging import read_image, read_mask
+from ukan.plan import Case, DataPlan
+
+
+def data_plan(**changes: Any) -> DataPlan:
+    base = {"dataset": "raw", "layout": "folders", "index_sha256": "0" * 64, "channels": 1, "input_size": (24, 32)}
+    return DataPlan(**{**base, **changes})
+
+
+@pytest.fixture
+def raw(write_dataset: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Path, list[Case]]:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = write_dataset(Path("raw"), count=8)
+    return folder, index_folder(folder).cases
+
+
+def cached() -> set[str]:
+    return {path.name for path in cache_root().iterdir()} if cache_root().exists() else set()
+
+
+# The cache
+
+
+def test_prepared_cases_are_the_files_prepared(raw: tuple[Path, list[Case]]) -> None:
+    root, cases = raw
+    data = data_plan()
+    prepared = prepare_cases(root, cases, data)
+    assert prepared.names == [case.case for case in cases]
+    assert prepared.images_NHWC.shape == (8, 24, 32, 1) and prepared.masks_NHWK.shape == (8, 24, 32, 1)
+    for row, case in enumerate(cases):
+        assert np.array_equal(prepared.images_NHWC[row], prepare_image(read_image(root / case.image), data))
+        mask = read_mask(root / case.masks[0]) > 0
+        assert np.array_equal(prepared.masks_NHWK[row, ..., 0], prepare_mask(mask, data))
+    assert set(np.unique(prepared.masks_NHWK)) == {0, 1}
+
+
+def test_a_second_call_reads_the_cache_and_no_image(raw: tuple[Path, list[Case]], monkeypatch: pytest.MonkeyPatch) -> None:
+    root, cases = raw
+    first = prepare_cases(root, cases, data_plan())
+
+    def read(*_: object) -> None:
+        raise AssertionError("an image is read again")
+
+    monkeypatch.setattr(ukan.data.cache, "read_case", read)
+    again = prepare_cases(root, cases[::-1], data_plan())  # in whatever order
+    assert again.names == first.names and np.array_equal(again.images_NHWC, first.images_NHWC)
+    assert len(cached()) == 1
+
+
+def test_a_cache_may_be_deleted_at_any_time(raw: tuple[Path, list[Case]]) -> None:
+    root, cases = raw
+    first = prepare_cases(root, cases, data_plan())
+    images = np.array(first.images_NHWC)
+    for gone in ("names.json", "images.npy", "masks.npy"):
+        (next(cache_root().iterdir()) / gone).unlink()
+        assert np.array_equal(prepare_cases(root, cases, data_plan()).images_NHWC, images), f"without {gone}"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"input_size": (32, 24)},
+        {"channels": 3},
+        {"mask_rule": "half"},
+        {"interpolation": "linear"},
+        {"colour_order": "bgr"},
+        {"dataset": "other"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_whatever_preparing_depends_on_has_a_folder_of_its_own(raw: tuple[Path, list[Case]], change: dict[str, Any]) -> None:
+    root, cases = raw
+    prepare_cases(root, cases, data_plan())
+    prepared = prepare_cases(root, cases, data_plan(**change))
+    assert len(cached()) == 2
+    if "input_size" in change:
+        assert prepared.images_NHWC.shape[1:3] == (32, 24)
+
+
+def test_what_preparing_does_not_depend_on_shares_a_folder(raw: tuple[Path, list[Case]]) -> None:
+    root, cases = raw
+    for data in (data_plan(), data_plan(normalization="image"), data_plan(index_sha256="1" * 64)):
+        prepare_cases(root, cases, data)
+    assert len(cached()) == 1
+
+
+def test_other_cases_have_another_folder(raw: tuple[Path, list[Case]]) -> None:
+    root, cases = raw
+    prepare_cases(root, cases, data_plan())
+    assert prepare_cases(root, cases[:3], data_plan()).names == ["c000", "c001", "c002"] and len(cached()) == 2
+
+
+def test_changed_and_missing_files_are_refused_by_name_and_nothing_is_kept(raw: tuple[Path, list[Case]]) -> None:
+    root, cases = raw
+    with Image.open(root / "masks/c003.png") as mask:
+        changed = np.asarray(mask).copy()
+    changed[0, 0] ^= 255
+    Image.fromarray(changed).save(root / "masks/c003.png")
+    (root / "images/c005.png").unlink()
+    with pytest.raises(DataError, match="c003: its files have changed since the plan was made") as error:
+        prepare_cases(root, cases, data_plan())
+    assert "c005" in str(error.value) and "c001" not in str(error.value) and "ukan plan" in str(error.value)
+    assert cached() == set()
+
+
+def test_many_changed_files_are_counted_and_not_all_listed(raw: tuple[Path, list[Case]]) -> None:
+    root, cases = raw
+    with pytest.raises(DataError, match="and 3 more"):
+        prepare_cases(root, [case._replace(hash="0") for case in cases], data_plan())
+
+
+def test_progress_counts_every_case(raw: tuple[Path, list[Case]]) -> None:
+    seen: list[tuple[int, int]] = []
+    prepare_cases(*raw, data_plan(), lambda *at: seen.append(at))
+    assert seen == [(i, 8) for i in range(1, 9)]
+
+
+def test_a_mask_of_another_size_than_its_image_is_brought_to_it(raw: tuple[Path, list[Case]]) -> None:
+    root, cases = raw
+    before = read_case(root, cases[2], data_plan())[1]
+    with Image.open(root / "masks/c002.png") as mask:
+        Image.fromarray(np.kron(np.asarray(mask), np.ones((3, 3), np.uint8))).save(root / "masks/c002.png")
+    cases = index_folder(root).cases
+    image, mask_HW = read_case(root, cases[2], data_plan())
+    assert image.shape == (48, 64, 3) and np.array_equal(mask_HW, before)
+    prepared = prepare_cases(root, cases, data_plan(input_size=(48, 64)))
+    assert np.array_equal(prepared.masks_NHWK[2, ..., 0], before)
+
+
+def test_a_case_without_masks_shows_nothing(raw: tuple[Path, list[Case]]) -> None:
+    root, cases = raw
+    image, mask = read_case(root, cases[0]._replace(masks=()), data_plan())
+    assert mask.shape == image.shape[:2] and not mask.any()
+
+
+# Preparing one picture
+
+
+RGB = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+
+
+def test_shrinking_by_area_is_the_mean_of_what_falls_together() -> None:
+    means = RGB.reshape(6, 2, 8, 2, 3).mean((1, 3))
+    small = prepare_image(RGB, data_plan(channels=3, input_size=(6, 8)))
+    assert np.abs(small - means).max() <= 0.5 + 1e-6
+    third = prepare_image(RGB, data_plan(channels=3, input_size=(3, 4)))
+    assert np.abs(third - RGB.reshape(3, 4, 4, 4, 3).mean((1, 3))).max() <= 0.5 + 1e-6
+    skipping = prepare_image(RGB, data_plan(channels=3, input_size=(3, 4), interpolation="linear"))
+    assert np.abs(skipping.astype(int) - third).max() > 10
+
+
+@pytest.mark.parametrize("interpolation", ["area", "linear"])
+def test_enlarging_blends_and_a_picture_of_the_right_size_stays(interpolation: str) -> None:
+    ramp = np.repeat(np.arange(0, 160, 10, dtype=np.uint8)[None], 12, 0)
+    ramp = np.repeat(ramp[..., None], 3, 2)
+    large = prepare_image(ramp, data_plan(channels=1, input_size=(24, 32), interpolation=interpolation))
+    assert np.abs(np.diff(large[0, 2:-2, 0].astype(int)) - 5).max() <= 1  # no steps of 10
+    same = prepare_image(RGB, data_plan(channels=3, input_size=(12, 16), interpolation=interpolation))
+    assert np.array_equal(same, RGB)
+
+
+def test_channels_are_grey_or_in_the_order_asked() -> None:
+    grey = prepare_image(RGB, data_plan(channels=1, input_size=(12, 16)))
+    assert grey.shape == (12, 16, 1)
+    assert np.abs(grey[..., 0] - RGB @ np.array([0.299, 0.587, 0.114])).max() <= 1
+    bgr = prepare_image(RGB, data_plan(channels=3, colour_order="bgr", input_size=(12, 16)))
+    assert np.array_equal(bgr, RGB[..., ::-1])
+    of_grey = prepare_image(np.repeat(RGB[..., :1], 3, 2), data_plan(channels=1, input_size=(12, 16)))
+    assert np.array_equal(of_grey[..., 0], RGB[..., 0])  # a grey picture stays what it is
+
+
+def test_masks_take_the_nearest_value() -> None:
+    mask = np.random.default_rng(1).random((12, 16)) < 0.5
+    large = prepare_mask(mask, data_plan(input_size=(24, 48)))
+    assert large.dtype == np.uint8 and np.array_equal(large, np.kron(mask, np.ones((2, 3), np.uint8)))
+    assert set(np.unique(prepare_mask(mask, data_plan(input_size=(7, 9))))) == {0, 1}
+
+
+# The network's input
+
+
+MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+
+
+def network_input(channels: int, **plan: str) -> np.ndarray:
+    images = RGB[None, ..., :channels]
+    x = to_input(torch.from_numpy(images.copy()), data_plan(channels=channels, **plan))
+    assert x.dtype == torch.float32 and x.shape == (1, channels, 12, 16)
+    return x[0].permute(1, 2, 0).double().numpy()
+
+
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+def test_imagenet_is_its_mean_and_deviation_in_rgb_order_and_published_once_more_by_255(order: str) -> None:
+    expected = (RGB / 255 - MEAN) / STD
+    assert np.abs(network_input(3, colour_order=order) - expected).max() < 1e-5
+    published = network_input(3, colour_order=order, normalization="published")
+    assert np.abs(published - expected / 255).max() < 1e-7
+
+
+def test_one_channel_is_normalised_as_three_equal_ones_are_on_the_whole() -> None:
+    grey = np.array([0.299, 0.587, 0.114])
+    expected = (RGB[..., :1] / 255 - grey @ MEAN) / (grey @ STD)
+    assert np.abs(network_input(1) - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_image_normalisation_gives_every_image_mean_0_and_deviation_1(channels: int) -> None:
+    x = network_input(channels, normalization="image")
+    assert np.abs(x.mean((0, 1))).max() < 1e-5 and np.abs(x.std((0, 1), ddof=1) - 1).max() < 1e-5
+    flat = to_input(
+        torch.full((1, 8, 8, channels), 7, dtype=torch.uint8), data_plan(channels=channels, normalization="image")
+    )
+    assert flat.isfinite().all() and flat.abs().max() < 1e-3

@@ -1,0 +1,330 @@
+"""The index: what is in a folder, and everything wrong with it in one pass, on folders made wrong by hand."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from ukan.data import duplicates
+from ukan.data.index import case_hash, dump_index, index_folder, index_sha256, load_index, save_index
+from ukan.data.problems import write_problems
+from ukan.errors import DataError
+from ukan.plan import Case
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def raw(write_dataset: Write) -> Path:
+    return write_dataset(Path("raw"), count=6)
+
+
+def rewrite(path: Path, change: Callable[[np.ndarray], np.ndarray], name: str | None = None, **options: object) -> Path:
+    """A picture changed, under its own or another name."""
+    with Image.open(path) as file:
+        array = np.asarray(file)
+    target = path.with_name(name) if name else path
+    if target != path:
+        path.unlink()
+    Image.fromarray(change(array)).save(target, **options)
+    return target
+
+
+def test_a_clean_folder_has_no_problems_and_every_fact_is_right(raw: Path) -> None:
+    index = index_folder(raw)
+    assert index.problems == [] and (index.dataset, index.layout) == ("raw", "folders")
+    assert [case.case for case in index.cases] == [f"c00{i}" for i in range(6)]
+    for case in index.cases:
+        with Image.open(raw / case.masks[0]) as mask:
+            assert case.foreground == pytest.approx((np.asarray(mask) > 0).mean())
+        assert (case.width, case.height) == (64, 48)
+        assert case.group == case.case and case.hash == case_hash(raw, case)
+
+
+def test_the_fingerprint_counts_what_is_there(raw: Path) -> None:
+    rewrite(raw / "masks/c001.png", np.zeros_like)
+    rewrite(raw / "images/c002.png", lambda a: np.stack([a, a // 2, a // 3], 2))
+    rewrite(raw / "images/c003.png", lambda a: np.stack([a, a, a], 2))  # RGB, and yet grey
+    index = index_folder(raw)
+    f = index.fingerprint
+    assert f is not None
+    assert (f.cases, f.empty, f.groups, f.colour, f.near_duplicates) == (6, 1, 6, 1, 0)
+    assert f.height == (48, 48, 48) and f.width == (64, 64, 64) and f.labels == {"": 6}
+    shares = [case.foreground for case in index.cases if case.foreground]
+    assert f.lesion_share == pytest.approx(np.quantile(shares, (0.05, 0.5, 0.95)), abs=1e-6)
+    assert f.lesion_side_px == pytest.approx(np.quantile(np.sqrt(np.array(shares) * 48 * 64), (0.05, 0.5, 0.95)), abs=0.1)
+    assert f.mask_values == {"0": 6, "255": 5} and f.mask_rule == "nonzero"
+    assert f.index_sha256 == index_sha256(index.cases)
+
+
+def test_the_same_folder_gives_the_same_index_again_and_any_changed_byte_another(raw: Path) -> None:
+    first = index_folder(raw)
+    assert index_folder(raw) == first
+    rewrite(raw / "masks/c003.png", lambda a: a.copy(), compress_level=0)  # the same picture, other bytes
+    assert index_sha256(index_folder(raw).cases) != index_sha256(first.cases)
+
+
+def test_everything_wrong_is_collected_in_one_pass(raw: Path, write_dataset: Write) -> None:
+    more = write_dataset(Path("more"), count=12, seed=1)
+    for folder in ("images", "masks"):
+        for path in sorted((more / folder).iterdir()):
+            path.rename(raw / folder / f"m{path.name}")
+    (raw / "images/mc000.png").write_text("<html>404</html>")
+    (raw / "images/mc001.png").write_bytes(b"")
+    (raw / "masks/mc002.png").write_bytes((raw / "masks/mc002.png").read_bytes()[:40])
+    (raw / "masks/mc003.png").unlink()
+    (raw / "images/mc004.png").unlink()
+    rewrite(raw / "masks/mc005.png", lambda a: a[:, :30])
+    rewrite(raw / "masks/mc006.png", lambda a: a[::2, ::2])
+    (raw / "images/mc007.png").write_bytes((raw / "images/c000.png").read_bytes())
+    with Image.open(raw / "images/c001.png") as file:
+        noisy = np.asarray(file).astype(int) + np.random.default_rng(0).integers(-3, 4, (48, 64))
+    Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(raw / "images/mc008.png")
+    rewrite(raw / "masks/mc009.png", np.ones_like)
+    rewrite(raw / "masks/mc010.png", np.zeros_like)
+    rewrite(raw / "images/mc011.png", lambda a: np.stack([a, a, a, a], 2))
+    rewrite(raw / "masks/mc011.png", lambda a: np.stack([a, a, a, 255 - a], 2))
+    index = index_folder(raw)
+    assert {(p.level, p.kind, p.where) for p in index.problems} == {
+        ("error", "unreadable image", "images/mc000.png"),
+        ("error", "unreadable image", "images/mc001.png"),
+        ("error", "unreadable mask", "masks/mc002.png"),
+        ("error", "no mask", "images/mc003.png"),
+        ("error", "mask without image", "masks/mc004.png"),
+        ("error", "mask and image differ in shape", "masks/mc005.png"),
+        ("warning", "mask of another size", "masks/mc006.png"),
+        ("warning", "same picture twice", "c000 | mc007"),
+        ("warning", "near-duplicates", "c001 | mc008"),
+        ("warning", "mask covers the image", "mc009"),
+        ("note", "empty mask", "mc010"),
+        ("note", "mask with alpha", "masks/mc011.png"),
+    }
+    what = {problem.where: problem.what for problem in index.problems}
+    assert "an empty file" in what["images/mc001.png"] and "30x48" in what["masks/mc005.png"]
+    assert all(problem.do for problem in index.problems)
+    assert [p.level for p in index.problems] == sorted(
+        (p.level for p in index.problems), key=["error", "warning", "note"].index
+    )
+    usable = {case.case for case in index.cases}
+    assert usable == {f"c00{i}" for i in range(6)} | {f"mc{i:03}" for i in (6, 7, 8, 9, 10, 11)}
+    write_problems(Path("problems.csv"), index.problems)
+    assert len(Path("problems.csv").read_text().splitlines()) == 1 + 12
+
+
+def test_a_folder_of_which_nothing_is_usable_is_told_and_not_raised(raw: Path) -> None:
+    for path in (raw / "images").iterdir():
+        path.write_bytes(b"")
+    index = index_folder(raw)
+    assert index.cases == [] and index.fingerprint is None and len(index.errors) == 6
+
+
+def test_a_folder_without_images_is_an_error_in_the_table() -> None:
+    for name in ("images", "masks"):
+        (Path("raw") / name).mkdir(parents=True)
+    assert [problem.kind for problem in index_folder(Path("raw")).errors] == ["no image"]
+
+
+def test_names_that_collide_after_all_are_an_error() -> None:
+    rng = np.random.default_rng(0)
+    for folder in ("images", "masks"):
+        for name in ("a/x", "b/x", "a_x"):
+            path = Path("raw") / folder / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 2, (32, 32), dtype=np.uint8)).save(path)
+    index = index_folder(Path("raw"))
+    assert {(p.kind, p.where) for p in index.errors} == {
+        ("two cases of one name", "images/a/x.png"),
+        ("two cases of one name", "images/a_x.png"),
+    }
+    assert [case.case for case in index.cases] == ["b_x"]
+
+
+# Masks
+
+
+def test_images_and_masks_of_different_types_modes_and_sizes_are_met(raw: Path) -> None:
+    expected = {case.case: case.foreground for case in index_folder(raw).cases}
+    rewrite(raw / "images/c000.png", lambda a: a, "c000.jpg", quality=95)
+    rewrite(raw / "images/c001.png", lambda a: np.stack([a, a, a], 2), "c001.bmp")
+    rewrite(raw / "masks/c002.png", lambda a: np.stack([a, a, a], 2), "c002_mask.tif")
+    rewrite(raw / "masks/c003.png", lambda a: a > 0, "c003_segmentation.png")
+    rewrite(raw / "masks/c004.png", lambda a: a // 255)
+    rewrite(raw / "masks/c005.png", lambda a: np.kron(a, np.ones((3, 3), np.uint8)))
+    index = index_folder(raw)
+    assert [(problem.kind, problem.where) for problem in index.problems] == [("mask of another size", "masks/c005.png")]
+    assert {case.case: case.foreground for case in index.cases} == pytest.approx(expected)
+    assert index.fingerprint is not None and index.fingerprint.mask_rule == "nonzero"
+
+
+def test_several_masks_are_united(raw: Path) -> None:
+    top, bottom = np.zeros((2, 48, 64), np.uint8)
+    top[:20, :32], bottom[16:40, 16:48] = 255, 255
+    (raw / "masks/c000.png").unlink()
+    for name, part in (("c000_mask", top), ("c000_mask_1", bottom)):
+        Image.fromarray(part).save(raw / f"masks/{name}.png")
+    index = index_folder(raw)
+    assert index.cases[0].foreground == ((top > 0) | (bottom > 0)).mean()
+    assert [(p.level, p.kind, p.where) for p in index.problems] == [("note", "several masks", "c000")]
+
+
+def test_masks_smeared_by_jpeg_are_cut_at_half(raw: Path) -> None:
+    before = [case.foreground for case in index_folder(raw).cases]
+    for i in range(6):
+        rewrite(raw / f"masks/c00{i}.png", lambda a: a, f"c00{i}.jpg", quality=60)
+    index = index_folder(raw)
+    assert index.fingerprint is not None and index.fingerprint.mask_rule == "half"
+    assert "cut at 128" in index.mask_rule_because
+    assert {(p.level, p.kind) for p in index.problems} == {("note", "mask with greys")}
+    assert [case.foreground for case in index.cases] == pytest.approx(before, rel=0.1)
+
+
+def test_a_0_1_mask_among_smeared_ones_is_an_error_and_not_an_empty_case(raw: Path) -> None:
+    for i in range(5):
+        rewrite(raw / f"masks/c00{i}.png", lambda a: a, f"c00{i}.jpg", quality=60)
+    rewrite(raw / "masks/c005.png", lambda a: a // 255)
+    index = index_folder(raw)
+    assert [(p.kind, p.where) for p in index.errors] == [("mask values fit no rule", "masks/c005.png")]
+    assert [case.case for case in index.cases] == [f"c00{i}" for i in range(5)]
+
+
+def test_instance_ids_are_all_foreground_with_a_warning(raw: Path) -> None:
+    before = [case.foreground for case in index_folder(raw).cases]
+    columns = np.arange(64) % 5 + 1
+    for i in range(6):
+        rewrite(raw / f"masks/c00{i}.png", lambda a: ((a > 0) * columns).astype(np.uint8))
+    index = index_folder(raw)
+    assert index.fingerprint is not None and index.fingerprint.mask_rule == "nonzero"
+    assert [case.foreground for case in index.cases] == before
+    assert {(p.level, p.kind) for p in index.problems} == {("warning", "mask with several labels")}
+
+
+def test_0_1_masks_0_255_masks_and_empty_ones_may_be_mixed(raw: Path) -> None:
+    before = [case.foreground for case in index_folder(raw).cases]
+    for i in range(3):
+        rewrite(raw / f"masks/c00{i}.png", lambda a: a // 255)
+    index = index_folder(raw)
+    assert index.problems == [] and [case.foreground for case in index.cases] == before
+
+
+def test_a_large_folder_of_empty_masks_is_no_reason_to_fail(raw: Path) -> None:
+    for i in range(6):
+        rewrite(raw / f"masks/c00{i}.png", np.zeros_like)
+    index = index_folder(raw)
+    assert index.fingerprint is not None and index.fingerprint.empty == 6 and index.errors == []
+    assert index.fingerprint.lesion_share == (0, 0, 0)
+
+
+# Groups
+
+
+def busi_folder(pictures: dict[str, np.ndarray]) -> Path:
+    mask = np.zeros((48, 64), np.uint8)
+    mask[10:20, 10:30] = 255
+    for name, picture in pictures.items():
+        label = name.split()[0]
+        (Path("raw") / label).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(Path("raw") / label / f"{name}.png")
+        Image.fromarray(mask).save(Path("raw") / label / f"{name}_mask.png")
+    return Path("raw")
+
+
+def pictures(count: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [np.kron(rng.integers(0, 256, (6, 8), dtype=np.uint8), np.ones((8, 8), np.uint8)) for _ in range(count)]
+
+
+def test_the_same_picture_under_two_classes_is_a_warning_and_one_group() -> None:
+    one, two, three = pictures(3)
+    index = index_folder(busi_folder({"benign (1)": one, "benign (2)": two, "malignant (1)": three, "malignant (2)": two}))
+    assert index.dataset == "busi" and index.errors == []
+    assert [(p.level, p.kind, p.where) for p in index.problems] == [
+        ("warning", "same picture twice under two classes", "benign (2) | malignant (2)")
+    ]
+    assert {case.case: case.group for case in index.cases} == {
+        "benign (1)": "benign (1)",
+        "benign (2)": "benign (2)",
+        "malignant (1)": "malignant (1)",
+        "malignant (2)": "benign (2)",
+    }
+    assert index.fingerprint is not None and (index.fingerprint.groups, index.fingerprint.near_duplicates) == (3, 1)
+
+
+def test_near_duplicates_are_chained() -> None:
+    first, other = pictures(2)
+    # Each is like the one before it; the ends are unlike each other.
+    steps = [(first * (1 - t) + other * t).astype(np.uint8) for t in np.linspace(0, 1, 9)]
+    index = index_folder(
+        busi_folder({f"benign ({i})": step for i, step in enumerate(steps)} | {"malignant (1)": pictures(3)[2]})
+    )
+    pairs = {problem.where for problem in index.problems if problem.kind == "near-duplicates"}
+    assert "benign (0) | benign (1)" in pairs and "benign (0) | benign (8)" not in pairs
+    assert {case.group for case in index.cases if case.label == "benign"} == {"benign (0)"}
+    assert index.cases[-1].group == "malignant (1)"
+
+
+def test_likeness_is_the_correlation_of_thumbnails() -> None:
+    one, two = pictures(2)
+    likeness = float(duplicates.thumbnail(one) @ duplicates.thumbnail(two))
+    small = [cv2.resize(p, (32, 32), interpolation=cv2.INTER_AREA).astype(float).ravel() for p in (one, two)]
+    assert likeness == pytest.approx(np.corrcoef(*small)[0, 1], abs=1e-3)
+    assert float(duplicates.thumbnail(one) @ duplicates.thumbnail(one // 2 + 60)) == pytest.approx(1, abs=1e-3)
+
+
+def test_pictures_of_one_grey_are_like_nothing_unless_they_are_the_same() -> None:
+    flat = np.full((48, 64), 100, np.uint8)
+    thumbnails = np.stack([duplicates.thumbnail(p) for p in (flat, flat + 1, flat)])
+    assert duplicates.find_pairs(thumbnails, ["a", "b", "a"]) == [(0, 2, 1.0)]
+
+
+def test_pairs_are_found_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duplicates, "_BLOCK", 2)
+    thumbnails = np.stack([duplicates.thumbnail(p) for p in (*pictures(4), pictures(2)[1], pictures(4)[3])])
+    pairs = duplicates.find_pairs(thumbnails, list("abcdef"))
+    assert [(a, b) for a, b, _ in pairs] == [(1, 4), (3, 5)]
+
+
+def test_groups_are_joined_transitively_by_pairs_and_by_name() -> None:
+    assert duplicates.chain(7, [(1, 2), (4, 5)], ["", "p", "", "q", "p", "", "q"]) == [0, 1, 1, 3, 1, 1, 3]
+
+
+# The file
+
+
+def test_an_index_comes_back_from_its_file_whatever_the_names() -> None:
+    cases = [
+        Case("benign (1)", "a b/c,d.png", ("m/x.png", 'm/"y".png'), "g", "benign", "train", 3, 4, 0.5, "ff"),
+        Case("übung", "ü.png", (), "übung", foreground=1 / 3, width=1, height=2),
+        Case("1e5", "1e5.png", ("007.png",), "007"),
+    ]
+    save_index(Path("index.csv"), cases)
+    again = load_index(Path("index.csv"))
+    assert [case._replace(foreground=0.0) for case in again] == [case._replace(foreground=0.0) for case in cases]
+    assert [case.foreground for case in again] == pytest.approx([case.foreground for case in cases], abs=1e-9)
+    assert dump_index(again) == dump_index(cases) and index_sha256(again) == index_sha256(cases)
+
+
+def test_an_index_of_no_case_is_no_case() -> None:
+    save_index(Path("index.csv"), [])
+    assert load_index(Path("index.csv")) == []
+
+
+def test_a_damaged_index_is_a_data_error_that_says_what_to_run() -> None:
+    whole = dump_index([Case("a", "a.png", ("m.png",), "a")])
+    for text in ("", "\x00\x01", "case,image\na,b\n", whole.replace("m.png", 'm"'), whole.replace(",0,0,", ",0,x,")):
+        Path("index.csv").write_text(text)
+        with pytest.raises(DataError, match=r"index\.csv.*ukan plan"):
+            load_index(Path("index.csv"))
+    with pytest.raises(DataError, match=r"nowhere\.csv.*ukan plan"):
+        load_index(Path("nowhere.csv"))
+
+
+def test_the_hash_of_a_case_covers_image_and_masks(raw: Path) -> None:
+    case = index_folder(raw).cases[0]
+    for name in (case.image, case.masks[0]):
+        before = case_hash(raw, case)
+        with (raw / name).open("ab") as file:
+            file.write(b"x")
+        assert case_hash(raw, case) != before
