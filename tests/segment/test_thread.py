@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
+from ukan_cli.main import app
 
 from ukan.errors import UserError
-from ukan_cli.main import app
 
 SETTINGS = ("data.input_size=[32,32]", "split.folds=2", "model.widths=[8,8,8]", "train.batch_size=4", "train.epochs=2")
 SET = [word for setting in SETTINGS for word in ("--set", setting)]
@@ -131,13 +131,29 @@ def test_two_trainings_of_one_run_do_not_meet(write_dataset) -> None:
 
 
 def test_changed_files_and_indexes_are_refused(write_dataset) -> None:
-    write_dataset(Path("data"), count=8)
+    write_dataset(Path("data"), count=8, seed=123)  # no other test's: nothing is cached
     ukan("plan", "data", *SET)
     victim = sorted(Path("data/images").iterdir())[0]
+    before = victim.read_bytes()
     Image.fromarray(np.zeros((48, 64), np.uint8)).save(victim)
     assert "have changed since" in ukan("train", "plans/data/ukan.yaml", code=4)
     ukan("check", "data")
-    assert "no longer the one" in ukan("train", "plans/data/ukan.yaml", code=4)
+    assert "no longer the one" in ukan("train", "plans/data/ukan.yaml", "--run", "runs/other", code=4)
+    victim.write_bytes(before)
+    ukan("train", "plans/data/ukan.yaml")
+    Image.fromarray(np.zeros((48, 64), np.uint8)).save(victim)
+    assert "have changed since" in ukan("evaluate", "runs/data-ukan", code=4), "scores are of the planned files"
+
+
+def test_a_run_that_was_begun_ends_though_images_were_added_since(write_dataset) -> None:
+    write_dataset(Path("data"), count=8)
+    ukan("plan", "data", *SET)
+    ukan("train", "plans/data/ukan.yaml", "--fold", "0")
+    for folder in ("images", "masks"):
+        first = sorted(Path("data", folder).iterdir())[0]
+        (first.parent / f"new{first.suffix}").write_bytes(first.read_bytes())
+    ukan("check", "data")
+    assert "finished folds: 0, 1 of 2" in ukan("train", "plans/data/ukan.yaml")
 
 
 @pytest.mark.parametrize(

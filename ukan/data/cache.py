@@ -60,7 +60,9 @@ def cache_root() -> Path:
 
 
 def read_case(root: Path, case: Case, data: DataPlan) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Image (H, W, 3) and mask (H, W) of a case at the image's own size."""
+    """Image (H, W, 3) and mask (H, W) of a case at the image's own size. Raises DataError where they are not the index's."""
+    if case_hash(root, case) != case.hash:
+        raise DataError(f"{case.case}: its files have changed since the plan was made; run `ukan plan` again")
     image = read_image(root / case.image)
     height, width = image.shape[:2]
     return image, united_mask(root, case.masks, height, width, data.mask_rule)
@@ -81,8 +83,6 @@ def _make(
         def prepare(number: int) -> str | None:
             case = cases[number]
             try:
-                if case_hash(root, case) != case.hash:
-                    return f"{case.case}: its files have changed since the plan was made"
                 image, mask = read_case(root, case, data)
             except (OSError, DataError) as error:
                 return str(error)
@@ -98,7 +98,7 @@ def _make(
                     on_progress(done, len(cases))
         if problems:
             more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-            raise DataError(f"{root}: {'; '.join(problems[:5])}{more}. Run `ukan plan` again, or --data FOLDER if it moved")
+            raise DataError(f"{root}: {'; '.join(problems[:5])}{more}. If the folder moved, --data FOLDER")
         images.flush()
         masks.flush()
         (making / "names.json").write_text(json.dumps([case.case for case in cases]), encoding="utf-8")

@@ -143,10 +143,13 @@ def load_index(path: Path) -> list[Case]:
 
 
 def case_hash(root: Path, case: Case) -> str:
-    """sha256 over the bytes of a case's files."""
+    """sha256 over the bytes of a case's files. Raises DataError where one cannot be read."""
     digest = hashlib.sha256()
     for name in (case.image, *case.masks):
-        digest.update((root / name).read_bytes())
+        try:
+            digest.update((root / name).read_bytes())
+        except OSError as error:
+            raise DataError(f"{root / name}: {error.strerror}") from error
     return digest.hexdigest()
 
 

@@ -87,9 +87,12 @@ def train(
     Raises UserError where the run folder holds another plan's networks, DataError where index or files have changed since
     planning, Interrupted after Ctrl-C or SIGTERM, with everything saved.
     """
-    plan, place, cases, splits = _open_plan(plan_path)
+    plan, place = Plan.load(plan_path), PlanFolder(plan_path.parent)
     folds = _check_folds(plan, folds)
     folder = RunFolder(run or RUNS / f"{plan.data.dataset}-{plan.name}")
+    begun = not fresh and folder.plan.exists() and not Plan.load(folder.plan).difference(plan)
+    # A run that was begun goes on with the cases and folds it holds itself, whatever became of the dataset's folder since.
+    cases, splits = _open_cases(plan, *((folder.index, folder.splits) if begun else _files(place, plan)))
     root = find_layout(data_root(place, data), plan.data.layout)[1]
     accelerator = _accelerator(plan, device)
     with Stop(max_time_s) as stop:
@@ -100,6 +103,8 @@ def train(
             opened = Run(folder, plan)
             if accelerator.is_main_process:
                 _record_session(opened, root, accelerator, workers)
+                for left in folder.root.rglob(".writing-*"):  # what a killed session was writing
+                    left.unlink()
             with accelerator.main_process_first():
                 prepared = prepare_cases(root, cases, plan.data, on_progress)
             outcomes: dict[int, Outcome] = {}
@@ -168,7 +173,8 @@ def dry_run(
     plan_path: Path, *, device: str | None = None, data: Path | None = None, on_progress: Progress | None = None
 ) -> DryRun:
     """Take real steps on real cases, change nothing, and say what training would take."""
-    plan, place, cases, splits = _open_plan(plan_path)
+    plan, place = Plan.load(plan_path), PlanFolder(plan_path.parent)
+    cases, splits = _open_cases(plan, *_files(place, plan))
     root = find_layout(data_root(place, data), plan.data.layout)[1]
     accelerator = _accelerator(plan, device)
     prepared = prepare_cases(root, cases, plan.data, on_progress)
@@ -277,21 +283,21 @@ def _workers(asked: int | None, device: torch.device) -> int:
     return min(8, max(1, usable_cores() - 1)) if device.type == "cuda" else 0
 
 
-def _open_plan(path: Path) -> tuple[Plan, PlanFolder, list[Case], list[dict[str, list[str]]]]:
-    plan, place = Plan.load(path), PlanFolder(path.parent)
-    cases = load_index(place.index)
+def _files(place: PlanFolder, plan: Plan) -> tuple[Path, Path]:
+    return place.index, place.splits(plan.name)
+
+
+def _open_cases(plan: Plan, index: Path, splits_path: Path) -> tuple[list[Case], list[dict[str, list[str]]]]:
+    """The cases that take part, and the folds; refused where they are not those the plan was made from."""
+    cases, splits = load_index(index), load_splits(splits_path)
     if index_sha256(cases) != plan.data.index_sha256:
-        raise DataError(f"{place.index} is no longer the one {path} was made from; run `ukan plan` again")
-    splits = load_splits(place.splits(plan.name))
+        raise DataError(f"{index} is no longer the one the plan was made from; run `ukan plan` again")
     if len(splits) != plan.split.count:
-        raise DataError(
-            f"{place.splits(plan.name)} holds {len(splits)} folds, the plan {plan.split.count}; run `ukan plan` again"
-        )
+        raise DataError(f"{splits_path} holds {len(splits)} folds, the plan {plan.split.count}; run `ukan plan` again")
     named = {name for split in splits for names in split.values() for name in names}
-    known = {case.case for case in cases}
-    if named - known:
-        raise DataError(f"{place.splits(plan.name)} names cases that the index has not; run `ukan plan` again")
-    return plan, place, [case for case in cases if case.case in named], splits
+    if named - {case.case for case in cases}:
+        raise DataError(f"{splits_path} names cases that the index has not; run `ukan plan` again")
+    return [case for case in cases if case.case in named], splits
 
 
 def _check_folds(plan: Plan, folds: Sequence[int] | None) -> list[int]:
@@ -304,13 +310,17 @@ def _check_folds(plan: Plan, folds: Sequence[int] | None) -> list[int]:
 def _open_run(folder: RunFolder, plan: Plan, place: PlanFolder, plan_path: Path, fresh: bool) -> None:
     """A run folder for this plan: new, or one that already holds the same plan; never another's."""
     if fresh and folder.root.exists():
+        with _only_one(folder, main_process=True):  # not under the hands of another training
+            pass
         aside = next(p for n in range(1, 10_000) if not (p := folder.root.with_name(f"{folder.root.name}.old-{n}")).exists())
         folder.root.rename(aside)
         print(f"set aside: {aside}", file=sys.stderr)
     if folder.plan.exists():
         difference = Plan.load(folder.plan).difference(plan)
-        if not difference and load_splits(folder.splits) != load_splits(place.splits(plan.name)):
-            difference = [f"folds: {folder.splits} and {place.splits(plan.name)} differ"]
+        index, splits = _files(place, plan)
+        if not difference and splits.exists() and load_splits(folder.splits) != load_splits(splits):
+            same_cases = index.exists() and index_sha256(load_index(index)) == plan.data.index_sha256
+            difference = [f"folds: {folder.splits} and {splits} differ"] if same_cases else []
         if difference:
             lines = "".join(f"\n  {line}" for line in difference)
             raise UserError(
