@@ -1,5 +1,6 @@
 """`ukan train`"""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -51,6 +52,8 @@ def train(
             data=data,
             on_progress=tell,
         )
+    if os.environ.get("RANK", "0") != "0":  # of several processes one speaks
+        return
     root = done.run.folder.root
     stopped = [fold for fold, outcome in done.outcomes.items() if not outcome.finished]
     if stopped:

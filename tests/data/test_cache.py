@@ -11,7 +11,7 @@ from PIL import Image
 
 import ukan.data.cache
 from ukan.data.cache import cache_root, prepare_cases, read_case
-from ukan.data.index import index_folder
+from ukan.data.index import case_hash, index_folder
 from ukan.data.preprocess import prepare_image, prepare_mask, to_input
 from ukan.errors import DataError
 from ukan.imaging import read_image, read_mask
@@ -145,7 +145,8 @@ def test_a_mask_of_another_size_than_its_image_is_brought_to_it(raw: tuple[Path,
 
 def test_a_case_without_masks_shows_nothing(raw: tuple[Path, list[Case]]) -> None:
     root, cases = raw
-    image, mask = read_case(root, cases[0]._replace(masks=()), data_plan())
+    case = cases[0]._replace(masks=())
+    image, mask = read_case(root, case._replace(hash=case_hash(root, case)), data_plan())
     assert mask.shape == image.shape[:2] and not mask.any()
 
 

@@ -1,4 +1,4 @@
-"""The metrics on masks one can count by eye, by the rules for empty masks, and against MONAI; the intervals on known data."""
+"""The metrics on masks one can count by eye, by the rules for empty ones, and against MONAI; intervals on known data."""
 
 import math
 

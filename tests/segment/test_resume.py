@@ -85,3 +85,15 @@ def test_a_run_killed_at_several_moments_ends_with_the_same_weights_to_the_bit(p
     assert logs[0] == logs[1], "the log has every epoch once"
     assert len(json.loads(Path("runs/killed/environment.json").read_text())["sessions"]) == 4
     assert not list(Path("runs/killed").rglob(".writing-*")), "nothing half-written is left"
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_run(plan: Path) -> None:
+    """Over gloo on the CPU, where BatchNorm sees each process's half of the batch: the same steps, not the same bits."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "ukan_cli"]
+    words = ["train", str(plan), "--fold", "0", "--device", "cpu"]
+    done = subprocess.run([*launcher, *words], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    run = Path("runs/data-ukan")
+    assert json.loads((run / "environment.json").read_text())["sessions"][0]["processes"] == 2
+    assert rows_logged(run / "fold_0/log.csv") == 60 and (run / "fold_0/model.safetensors").exists()

@@ -267,7 +267,7 @@ def _accelerator(plan: Plan, device: str | None) -> Any:
     else:
         chosen = pick_device(device if device == "cpu" else None)
     precision = resolve_precision(plan.train.precision, chosen)
-    torch.set_num_threads(usable_cores())
+    torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))  # not more than a cgroup gives time for
     accelerator = Accelerator(cpu=chosen.type == "cpu", mixed_precision="no" if precision == "fp32" else precision)
     if plan.train.batch_size % accelerator.num_processes:
         raise UserError(
