@@ -199,7 +199,6 @@ def test_a_derived_key_cannot_be_set(key: str) -> None:
         ("train=1", "train"),
         ("train.epochs", "key=value"),
         ("train.epochs=[1", "cannot read"),
-        ("train.lr=1.2.3e4", "train.lr"),
     ],
 )
 def test_a_setting_that_cannot_be_is_answered_with_the_nearest_or_the_form(text: str, answer: str) -> None:

@@ -226,13 +226,11 @@ class Plan(_Part):
     def load(cls, path: Path) -> "Plan":
         """Read a plan; every mistake in it is told with its place."""
         try:
-            content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+            content = read_yaml(path)
         except FileNotFoundError:
             raise UserError(f"{path}: no such plan. Make one with: ukan plan FOLDER") from None
         except IsADirectoryError:
             raise UserError(f"{path} is a folder; give the plan's .yaml file") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: not readable as YAML ({_first_line(error)})") from error
         if not isinstance(content, dict):
             raise UserError(f"{path}: not a plan. Make one with: ukan plan FOLDER")
         if content.get("version") != VERSION:
@@ -288,7 +286,7 @@ def parse_settings(settings: Sequence[str], known: Sequence[str]) -> dict[str, A
             raise UserError(f"--set {key}: no such field. {nearest(key, list(known))}")
         try:
             values[key] = yaml.load(text, Loader=_Loader)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:
             raise UserError(f"--set {key}: cannot read {text!r} ({_first_line(error)})") from error
     return values
 
@@ -318,6 +316,14 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
 def sha256_of(content: Any) -> str:
     """Hash of anything JSON can hold, the same wherever it is made."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def read_yaml(path: Path) -> Any:
+    """YAML with our rules for numbers. Raises UserError where it is none."""
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{path}: not readable as YAML ({_first_line(error)})") from error
 
 
 def load_splits(path: Path) -> list[dict[str, list[str]]]:
@@ -372,4 +378,9 @@ _Loader.yaml_implicit_resolvers = {
     for letter, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|false|True|False)$"), list("tfTF"))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9.]+[eE][-+]?[0-9]+$"), list("-+0123456789."))
+for _side in (_Loader, _Dumper):  # what the one would read as a number, the other must quote
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
+        list("-+.0123456789"),
+    )

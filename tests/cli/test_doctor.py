@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
+from ukan_cli.main import app
 
 from ukan import doctor, runtime
-from ukan_cli.main import app
 
 
 def found(what: str, device: str | None = None) -> doctor.Finding:

@@ -159,6 +159,7 @@ def test_a_setting_goes_before_the_recipe_and_the_recipe_before_our_own(key: str
         ("budget_gib", 0),
         ("data.empty_cases", "maybe"),
         ("train.lr", "fast"),
+        ("train.lr", "1.2.3e4"),
         ("train.augment.hflip", 2),
     ],
 )

@@ -20,6 +20,7 @@ from ukan.imaging import read_image
 from ukan.plan import Case, DataPlan, sha256_of
 from ukan.runtime import usable_cores
 
+_FILES = ("images.npy", "masks.npy", "names.json")
 FORMAT = 1  # raise when preparing changes
 
 
@@ -46,7 +47,8 @@ def prepare_cases(
         ),
     }
     folder = cache_root() / f"{data.dataset}-{sha256_of(depends_on)[:16]}"
-    if not (folder / "names.json").exists():
+    if not all((folder / name).exists() for name in _FILES):
+        shutil.rmtree(folder, ignore_errors=True)  # somebody deleted a part of it
         _make(folder, root, cases, data, on_progress)
     return Prepared(
         names=json.loads((folder / "names.json").read_text(encoding="utf-8")),

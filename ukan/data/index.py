@@ -122,7 +122,9 @@ def save_index(path: Path, cases: Sequence[Case]) -> None:
 
 def load_index(path: Path) -> list[Case]:
     try:
-        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
+        if tuple(reader.fieldnames or ()) != _COLUMNS:
+            raise ValueError(f"its columns are not {', '.join(_COLUMNS)}")
         return [
             Case(
                 case=row["case"],
@@ -136,9 +138,9 @@ def load_index(path: Path) -> list[Case]:
                 foreground=float(row["foreground"]),
                 hash=row["hash"],
             )
-            for row in rows
+            for row in reader
         ]
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
         raise DataError(f"{path}: not a readable index ({error}); run `ukan plan` again") from error
 
 

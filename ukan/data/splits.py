@@ -35,15 +35,17 @@ def grouped_folds(cases: Sequence[Case], folds: int, seed: int) -> Splits:
 
     cases = sorted(cases, key=lambda case: case.case)
     groups = [case.group for case in cases]
-    if (count := len(set(groups))) < folds:
-        raise DataError(
-            f"{count} groups of cases cannot make {folds} folds; add cases, or --set split.folds={max(2, count)}"
-        )
+    if (count := len(set(groups))) < 2:
+        raise DataError(f"{len(cases)} case(s) in {count} group: nothing could be held out; add cases")
+    if count < folds:
+        raise DataError(f"{count} groups of cases cannot make {folds} folds; add cases, or --set split.folds={count}")
     strata = [f"{case.label}/{'empty' if case.foreground == 0 else 'lesion'}" for case in cases]
+    # Strata too small to be spread are one; where that is too small as well, it joins the largest: sklearn warns otherwise.
     rare = {stratum for stratum, count in Counter(strata).items() if count < folds}
     strata = ["rare" if stratum in rare else stratum for stratum in strata]
-    if Counter(strata).most_common(1)[0][1] < folds:
-        strata = ["all"] * len(cases)
+    if Counter(strata)["rare"] < folds:
+        largest = Counter(strata).most_common(1)[0][0]
+        strata = [largest if stratum == "rare" else stratum for stratum in strata]
     names = np.array([case.case for case in cases])
     folding = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     made = [

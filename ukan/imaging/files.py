@@ -39,9 +39,12 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
     image = _open(path)
     if image.mode in _DEEP:
         values = np.asarray(image)
-        if values.min() < 0 or values.max() > 255:
-            raise DataError(f"{path}: mask with values from {values.min()} to {values.max()}; 0 to 255 are expected")
-        return values.astype(np.uint8)
+        whole = values.astype(np.uint8)
+        if not np.array_equal(values, whole):
+            raise DataError(
+                f"{path}: mask with values from {values.min():g} to {values.max():g}; whole 0 to 255 are expected"
+            )
+        return whole
     if image.mode in ("P", "PA"):
         return np.asarray(image.convert("RGB").convert("L"))
     return np.asarray(image.convert("L"))
@@ -68,11 +71,17 @@ def write_jpeg(path: Path, image_HWC: NDArray[np.uint8]) -> None:
 
 def _open(path: Path) -> Image.Image:
     try:
-        image = Image.open(path)
-        image.load()
+        with path.open("rb") as file:  # from a path, Pillow 13 maps uncompressed TIFFs and loses their orientation
+            image = Image.open(file)
+            raw_modes = {str(tile[3][0] if isinstance(tile[3], tuple) else tile[3]) for tile in image.tile}
+            image.load()
+        if image.mode not in _DEEP and any("16" in mode for mode in raw_modes):
+            raise DataError(f"{path}: {min(raw_modes)} image with more than 8 bits a channel; convert it to 8 bits")
         return ImageOps.exif_transpose(image)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
+    except DataError:
+        raise
     except _DAMAGED as error:
         size = path.stat().st_size if path.exists() else 0
         why = "an empty file" if size == 0 else f"{error}"

@@ -6,6 +6,7 @@ What a person sets comes first, what a recipe says second, and only what both le
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ukan.errors import DataError
 from ukan.plan import Fingerprint, Plan, flatten, unflatten
 
 # (model name, in_channels, num_classes, sizes, input_size) -> bytes that one image leaves in memory for backward
@@ -34,6 +35,7 @@ def plan_segment(
     recipe_reasons: dict[str, str] = recipe.pop("reasons", {})
     recipe_values = flatten(recipe)
     settings = dict(settings or {})
+    recipe_values, settings = _checked(recipe_values, settings)
     values: dict[str, Any] = {}
     reasons: dict[str, str] = {}
 
@@ -46,6 +48,8 @@ def plan_segment(
         return value
 
     f = fingerprint
+    if f.groups < 2:
+        raise DataError(f"{f.cases} case(s) in {f.groups} group: nothing could be held out; add cases")
     budget_gib = decide("budget_gib", 8.0, "memory for a training step that common GPUs have")
 
     # Which cases, and how their files are read.
@@ -86,8 +90,11 @@ def plan_segment(
     if fixed:
         size = (int(fixed[0]), int(fixed[1]))
     else:
-        while not fits(size, 4) and min(size) > 2 * STRIDE:
-            size = _shape(f, size[0] * size[1] * 0.8)
+        area, wanted = float(size[0] * size[1]), size
+        while not fits(size, 4) and size != _shape(f, 1):
+            area *= 0.8
+            size = _shape(f, area)
+        if size != wanted:
             because += f", made smaller for {budget_gib:g} GiB"
     size = tuple(decide("data.input_size", list(size), because))
     while batch > 1 and not fits(size, batch):
@@ -160,6 +167,14 @@ _AUGMENT: dict[str, tuple[Any, str]] = {
     "noise": (0.0, "not needed"),
     "blur": (0.0, "not needed"),
 }
+
+
+def _checked(recipe: dict[str, Any], settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Recipe and settings as the plan's own types, before any decision looks at them; refused by field where impossible."""
+    content = unflatten({**recipe, **settings})
+    content["data"] = {**content.get("data", {}), "dataset": "-", "layout": "-", "index_sha256": "-"}
+    flat = Plan.parse({**content, "name": "-"}, "--set" if settings else "recipe").flat()
+    return {key: flat[key] for key in recipe}, {key: flat[key] for key in settings}
 
 
 def _input_size(f: Fingerprint) -> tuple[tuple[int, int], str]:

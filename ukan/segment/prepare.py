@@ -6,15 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ukan.data.index import Index, index_folder, save_index
 from ukan.data.layouts import LAYOUTS
 from ukan.data.problems import write_problems
 from ukan.data.splits import choose_cases, make_splits
 from ukan.errors import DataError, UserError, nearest
 from ukan.paths import PLANS, PlanFolder, slug, write_text
-from ukan.plan import Plan, flatten, parse_settings, settable_keys
+from ukan.plan import Plan, flatten, parse_settings, read_yaml, settable_keys
 from ukan.planning.segment import plan_segment
 
 Progress = Callable[[int, int], None]
@@ -100,7 +98,7 @@ def load_recipe(name: str) -> dict[str, Any]:
     path = known.get(name) or (Path(name) if name.endswith(".yaml") and Path(name).is_file() else None)
     if path is None:
         raise UserError(f"--recipe {name}: no such recipe. {nearest(name, list(known))}")
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: not a recipe")
     allowed = [*settable_keys(), "protocol", "published", "task"]
