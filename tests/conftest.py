@@ -13,6 +13,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # albumentations asks the network when it is imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors: more threads only wait for one another
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # where there are more, waiting must not keep a core busy
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,9 @@ IMAGES, NEW_IMAGES = 96, 8
 # A small U-KAN on small pictures: minutes on two cores. Everything else is what the planner chooses.
 SETTINGS = [
     "data.input_size=[64,64]",
-    "model.widths=[32,48,64]",
+    "model.widths=[64,96,128]",
     "split.folds=3",
-    "train.epochs=45",
+    "train.epochs=30",
     "train.validate_every=5",
 ]
 

@@ -13,11 +13,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
-from ukan.imaging import write_mask
-from ukan.paths import written_whole
+from ukan.imaging import write_image, write_mask
 
 Label = Literal["benign", "malignant", "normal"]
 Floats = NDArray[np.float64]
@@ -93,8 +91,7 @@ def write_ultrasound(folder: Path, count: int, seed: int = 0) -> None:
         rng = np.random.default_rng([seed, index])
         height, width = (round(side * rng.uniform(1 - SIZE_SPREAD, 1 + SIZE_SPREAD)) for side in (HEIGHT_PX, WIDTH_PX))
         image_HW, masks = make_ultrasound(rng, height, width, label)
-        with written_whole(folder / label / f"{stem}.png") as temporary:
-            Image.fromarray(np.repeat(image_HW[:, :, None], 3, axis=2)).save(temporary, "PNG")
+        write_image(folder / label / f"{stem}.png", np.repeat(image_HW[:, :, None], 3, axis=2))
         for number, mask_HW in enumerate(masks or [np.zeros((height, width), np.bool_)]):
             write_mask(folder / label / f"{stem}_mask{f'_{number}' if number else ''}.png", mask_HW)
 
