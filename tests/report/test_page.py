@@ -195,7 +195,7 @@ def test_a_changed_image_and_a_lost_prediction_are_said_not_shown(make_run: Make
     folder.prediction(0, "c003").unlink()
     page = Page(folder, "cases")
     assert len(page.images) == 10 * 4
-    assert "c002.png: image or masks have changed" in page.text and "c003.png: no such file" in page.text
+    assert "c002: its files have changed" in page.text and "c003.png: no such file" in page.text
 
 
 def test_worst_cases_come_first_then_middle_then_best(make_run: MakeRun) -> None:

@@ -167,7 +167,7 @@ def test_a_run_that_was_begun_ends_though_images_were_added_since(write_dataset)
         (["plan", "data", "--set", "model.widths=[8,8]"], 2, "three positive numbers"),
         (["plan", "data", "--set", "model.name=ucan"], 2, "Did you mean 'ukan'?"),
         (["plan", "data", "--set", "model.kan_layers=[kan,kam]"], 2, "'kan' and 'mlp'"),
-        (["plan", "data", "--set", "data.input_size=[100,100]"], 2, "use [96,96]"),
+        (["plan", "data", "--set", "data.input_size=[100,100]"], 2, "use 96x96"),
         (["plan", "data", "--set", "data.channels=4"], 2, "data.channels"),
         (["plan", "data", "--recipe", "paper/ukan-bus"], 2, "Did you mean 'paper/ukan-busi'?"),
         (["plan", "data", "--layout", "buzi"], 2, "Did you mean 'busi'?"),

@@ -66,7 +66,7 @@ def index_folder(
     """Read every case of a raw dataset once. Raises DataError only where no layout fits; all else is in `problems`."""
     layout, root = find_layout(folder, layout)
     cases, problems = LAYOUTS[layout].find_cases(root)
-    name = slug(dataset or LAYOUTS[layout].DATASET or root.resolve().name)
+    name = slug(dataset or LAYOUTS[layout].DATASET or folder.resolve().name)
     twice = {case for case, count in Counter(case.case for case in cases).items() if count > 1}
     for case in (case for case in cases if case.case in twice):
         problems.append(Problem("error", "two cases of one name", case.image, case.case, "rename one of the files"))

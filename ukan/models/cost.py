@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from ukan.errors import UserError
 from ukan.models import build_model
 
 
@@ -17,6 +18,7 @@ class Cost(NamedTuple):
 
 
 def model_cost(name: str, in_channels: int, num_classes: int, sizes: dict[str, Any], input_size: tuple[int, int]) -> Cost:
+    """Raises UserError for sizes the network does not take, with those it does."""
     with torch.device("meta"):
         model = build_model(name, in_channels, num_classes, sizes)
         image = torch.empty(2, in_channels, *input_size)
@@ -29,7 +31,10 @@ def model_cost(name: str, in_channels: int, num_classes: int, sizes: dict[str, A
     weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     counter = FlopCounterMode(display=False)
     with counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        model(image)
+        try:
+            model(image)
+        except ValueError as error:  # the network says itself which sizes it takes
+            raise UserError(f"data.input_size: {error}") from error
     activations = sum(storage.nbytes() for address, storage in saved.items() if address not in weights)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return Cost(parameters, counter.get_total_flops() // 2, activations // 2)

@@ -51,7 +51,7 @@ def plan_folder(
 
     Raises DataError where files cannot be used: they are listed in problems.csv.
     """
-    from ukan.models import build_model, model_sizes
+    from ukan.models import model_sizes
     from ukan.models.cost import model_cost
 
     content = load_recipe(recipe) if recipe else {}
@@ -77,8 +77,6 @@ def plan_folder(
         recipe=content,
         settings=values,
     ).model_copy(update={"recipe": recipe})
-    network = build_model(plan.model.name, plan.data.channels, len(plan.data.classes), plan.model.sizes)
-    _refuse_wrong_size(plan, getattr(network, "stride", 1))
     splits = make_splits(choose_cases(index.cases, plan.data.empty_cases), plan.split)
     write_text(place.splits(plan_name), json.dumps({"folds": splits}, indent=1, ensure_ascii=False) + "\n")
     plan.save(place.plan(plan_name))
@@ -142,12 +140,3 @@ def _refuse_another_dataset(place: PlanFolder, root: Path) -> None:
     known = (place.root / json.loads(place.source.read_text(encoding="utf-8"))["root"]).resolve()
     if known != root.resolve() and known.is_dir():
         raise UserError(f"{place.root} describes another folder ({known}); give this one a name with --dataset NAME")
-
-
-def _refuse_wrong_size(plan: Plan, stride: int) -> None:
-    height, width = plan.data.input_size
-    if height % stride or width % stride:
-        fits = [max(1, round(side / stride)) * stride for side in (height, width)]
-        raise UserError(
-            f"data.input_size {height}x{width}: {plan.model.name} takes multiples of {stride}; use [{fits[0]},{fits[1]}]"
-        )
