@@ -23,11 +23,22 @@ def bar(title: str) -> Iterator[Callable[[int, int], None]]:
         yield say
         return
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(title, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+    progress, tasks = Progress(console=Console(stderr=True), transient=True), list[TaskID]()
+
+    def draw(done: int, total: int) -> None:
+        if not tasks:
+            progress.start()
+            tasks.append(progress.add_task(title, total=total))
+        progress.update(tasks[0], completed=done, total=total)
+        if done >= total:  # what comes after may draw a bar of its own
+            progress.stop()
+
+    try:
+        yield draw
+    finally:
+        progress.stop()
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None = None) -> None:

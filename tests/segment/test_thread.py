@@ -58,8 +58,8 @@ def test_from_a_raw_folder_to_a_report(write_dataset) -> None:
 def test_a_copied_run_folder_predicts_without_data_or_plans(write_dataset, tmp_path) -> None:
     import shutil
 
-    write_dataset(Path("data"), count=8, size=(40, 56))
-    ukan("plan", "data", *SET)
+    write_dataset(Path("data"), count=8, size=(40, 56), colour=True)
+    assert "8 of 8 images have colour" in ukan("plan", "data", *SET)
     ukan("train", "plans/data/ukan.yaml", "--fold", "1")
     shutil.copytree("runs/data-ukan", "elsewhere/run")
     Image.open("data/images/" + sorted(p.name for p in Path("data/images").iterdir())[0]).save("new.png")
@@ -67,6 +67,31 @@ def test_a_copied_run_folder_predicts_without_data_or_plans(write_dataset, tmp_p
         shutil.rmtree(name)
     assert "1 written" in ukan("predict", "elsewhere/run", "new.png", "out")
     assert "--data FOLDER" in ukan("evaluate", "elsewhere/run", code=4)
+
+
+def test_inputs_that_fail_are_told_and_the_exit_code_is_3(write_dataset) -> None:
+    write_dataset(Path("data"), count=8)
+    ukan("plan", "data", *SET)
+    ukan("train", "plans/data/ukan.yaml", "--fold", "0")
+    Path("new").mkdir()
+    Path("new/bad.png").write_bytes(b"nothing")
+    Path("new/good.png").write_bytes(next(Path("data/images").iterdir()).read_bytes())
+    out = ukan("predict", "runs/data-ukan", "new", "out", code=3)
+    assert "1 written" in out and "bad.png" in out and Path("out/good.png").exists()
+
+
+def test_empty_cases_are_dropped_or_kept_by_a_plan_field_and_scored() -> None:
+    from ukan.data.phantoms import write_ultrasound
+
+    write_ultrasound(Path("phantoms"), 12)  # in BUSI's layout, one of them normal
+    ukan("plan", "phantoms", "--dataset", "p", "--name", "dropped", *SET)
+    ukan("plan", "phantoms", "--dataset", "p", "--name", "kept", *SET, "--set", "data.empty_cases=keep")
+    for name, count in (("dropped", 11), ("kept", 12)):
+        ukan("train", f"plans/p/{name}.yaml")
+        assert f"{count} scores of {count} cases" in ukan("evaluate", f"runs/p-{name}")
+    summary = json.loads(Path("runs/p-kept/summary.json").read_text())
+    assert summary["empty_truth"] == 1 and summary["scores"]["hd95_px"]["undefined"] >= 1
+    assert summary["scores"]["hd95_px_penalised"]["undefined"] == 0
 
 
 def test_masks_of_other_networks_are_not_mixed(write_dataset) -> None:

@@ -262,7 +262,7 @@ def _accelerator(plan: Plan, device: str | None) -> Any:
         AcceleratorState._reset_state(reset_partial_state=True)  # an earlier training in this process may have been another
         chosen = pick_device(device)
         os.environ["ACCELERATE_TORCH_DEVICE"] = str(chosen)
-        if chosen.type == "cuda":
+        if chosen.index is not None and chosen.type == "cuda":
             torch.cuda.set_device(chosen)
     else:
         chosen = pick_device(device if device == "cpu" else None)

@@ -87,13 +87,12 @@ class Progress:
         self.visible = visible
         if visible and sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+            from rich.progress import BarColumn, Progress, TextColumn
 
             self.bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
                 TextColumn("{task.completed}/{task.total} {task.fields[note]}"),
-                TimeElapsedColumn(),
                 console=Console(stderr=True),
             )
             self.task = self.bar.add_task(title, total=total, completed=done, note="")
