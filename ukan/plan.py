@@ -20,6 +20,7 @@ VERSION = 1
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class _Part(BaseModel):
@@ -107,7 +108,7 @@ class SplitPlan(_Part):
     """Grouped stratified folds; or the published random 80/20 split of the sorted names, once for each seed."""
     folds: Annotated[int, Field(ge=2)] = 5
     """How many folds (kind: folds)."""
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[Seed, ...] = (0,)
     """The seed of the folds, or one seed for each published split."""
 
     @model_validator(mode="after")
@@ -182,10 +183,16 @@ class TrainPlan(_Part):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto: bf16 on GPUs that have it, fp32 elsewhere."""
     channels_last: bool = True
-    seed: int = 0
+    seed: Seed = 0
     validate_every: Annotated[int, Field(ge=1)] = 1
     """Epochs between looks at the held-out cases; nothing is chosen by them."""
     augment: AugmentPlan = AugmentPlan()
+
+    @model_validator(mode="after")
+    def _some_loss(self) -> "TrainPlan":
+        if not self.bce_weight and not self.dice_weight:
+            raise ValueError("bce_weight and dice_weight are both 0")
+        return self
 
 
 class InferPlan(_Part):

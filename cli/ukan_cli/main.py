@@ -70,7 +70,7 @@ def main() -> None:
         sys.exit(0)
     except OSError as error:
         # The disk is full, a folder may not be written: the system's own words say which.
-        if debug or error.filename is None:
+        if debug or error.errno is None:
             raise
-        print(f"ukan: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"ukan: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
         sys.exit(4)

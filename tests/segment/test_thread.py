@@ -144,6 +144,18 @@ def test_the_published_metric_stands_apart_under_the_published_split(write_datas
     assert "iou_pooled" not in summary["scores"] and summary["scored"] == 2
 
 
+def test_a_start_killed_while_the_run_folder_was_made_goes_on(write_dataset) -> None:
+    write_dataset(Path("data"), count=8)
+    ukan("plan", "data", *SET)
+    Path("runs/data-ukan").mkdir(parents=True)
+    Path("runs/data-ukan/index.csv").write_text("half of it")
+    Path("runs/data-ukan/.writing-x.json").write_text("")
+    assert "finished folds: 0" in ukan("train", "plans/data/ukan.yaml", "--fold", "0")
+    Path("runs/other").mkdir()
+    Path("runs/other/thesis.txt").write_text("mine")
+    assert "is no run folder" in ukan("train", "plans/data/ukan.yaml", "--run", "runs/other", code=2)
+
+
 def test_two_trainings_of_one_run_do_not_meet(write_dataset) -> None:
     import fcntl
 
@@ -193,6 +205,9 @@ def test_a_run_that_was_begun_ends_though_images_were_added_since(write_dataset)
         (["plan", "data", "--set", "model.name=ucan"], 2, "Did you mean 'ukan'?"),
         (["plan", "data", "--set", "model.kan_layers=[kan,kam]"], 2, "'kan' and 'mlp'"),
         (["plan", "data", "--set", "data.input_size=[100,100]"], 2, "use 96x96"),
+        (["plan", "data", "--set", "train.bce_weight=0", "--set", "train.dice_weight=0"], 2, "are both 0"),
+        (["plan", "data", "--set", "train.seed=-1"], 2, "train.seed"),
+        (["plan", "data", "--set", "split.seeds=[5000000000]"], 2, "split.seeds"),
         (["plan", "data", "--set", "data.channels=4"], 2, "data.channels"),
         (["plan", "data", "--recipe", "paper/ukan-bus"], 2, "Did you mean 'paper/ukan-busi'?"),
         (["plan", "data", "--layout", "buzi"], 2, "Did you mean 'busi'?"),

@@ -209,3 +209,13 @@ def test_times_are_read_as_people_write_them(text: str, seconds: float) -> None:
 def test_other_times_are_refused(text: str) -> None:
     with pytest.raises(UserError, match="expected a time"):
         parse_time(text)
+
+
+def test_no_memory_to_resume_does_not_blame_the_file(tmp_path) -> None:
+    class Full(nn.Linear):
+        def load_state_dict(self, *_: object, **__: object) -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    save_resume(tmp_path / "resume.pt", {"model": nn.Linear(2, 2)}, TrainingState(step=3))
+    with pytest.raises(OutOfMemory, match="free some and run the same command again"):
+        load_resume(tmp_path / "resume.pt", {"model": Full(2, 2)})

@@ -328,7 +328,10 @@ def _open_run(folder: RunFolder, plan: Plan, place: PlanFolder, plan_path: Path,
                 "Use --fresh to set the old run aside, --run FOLDER for another place, or undo the change."
             )
         return
-    if folder.root.exists() and any(path.name != folder.lock.name for path in folder.root.iterdir()):
+    # What a killed start left is ours: the plan is written last.
+    ours = {path.name for path in (folder.lock, folder.index, folder.problems, folder.fingerprint, folder.splits)}
+    found = [path.name for path in folder.root.iterdir()] if folder.root.exists() else []
+    if any(name not in ours and not name.startswith(".writing-") for name in found):
         raise UserError(f"{folder.root} exists and is no run folder; give another place with --run FOLDER")
     for source, target in (
         (place.index, folder.index),

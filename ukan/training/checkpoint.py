@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ukan.errors import DataError
+from ukan.errors import DataError, OutOfMemory
 from ukan.paths import written_whole
 
 
@@ -46,6 +46,8 @@ def load_resume(path: Path, parts: dict[str, Any]) -> TrainingState:
         if content["rng_cuda"] and torch.cuda.device_count() == len(content["rng_cuda"]):
             torch.cuda.set_rng_state_all(content["rng_cuda"])
         return TrainingState(**content["state"])
+    except torch.OutOfMemoryError as error:  # a RuntimeError too, but nothing is wrong with the file
+        raise OutOfMemory(f"no memory on the device to resume {path}; free some and run the same command again") from error
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, EOFError, pickle.UnpicklingError) as error:
         raise DataError(
             f"{path}: cannot be resumed from ({str(error).splitlines()[0]}); remove it to begin this fold anew"
