@@ -206,6 +206,7 @@ def test_a_run_that_was_begun_ends_though_images_were_added_since(write_dataset)
         (["plan", "data", "--set", "model.kan_layers=[kan,kam]"], 2, "'kan' and 'mlp'"),
         (["plan", "data", "--set", "data.input_size=[100,100]"], 2, "use 96x96"),
         (["plan", "data", "--set", "train.bce_weight=0", "--set", "train.dice_weight=0"], 2, "are both 0"),
+        (["plan", "data", "--set", "data.mask_rule=half"], 2, "masks hold two values each"),
         (["plan", "data", "--set", "train.seed=-1"], 2, "train.seed"),
         (["plan", "data", "--set", "split.seeds=[5000000000]"], 2, "split.seeds"),
         (["plan", "data", "--set", "data.channels=4"], 2, "data.channels"),

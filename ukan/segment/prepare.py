@@ -77,6 +77,8 @@ def plan_folder(
         recipe=content,
         settings=values,
     ).model_copy(update={"recipe": recipe})
+    if plan.data.mask_rule != index.fingerprint.mask_rule:  # the index knows each case's foreground by its own rule alone
+        raise UserError(f"data.mask_rule={plan.data.mask_rule} does not fit: {index.mask_rule_because}")
     splits = make_splits(choose_cases(index.cases, plan.data.empty_cases), plan.split)
     write_text(place.splits(plan_name), json.dumps({"folds": splits}, indent=1, ensure_ascii=False) + "\n")
     plan.save(place.plan(plan_name))
