@@ -1,53 +1,77 @@
-"""Raster images (png, jpg, bmp, tif) through Pillow."""
+"""The door: one reader for images of every kind, one for masks, and what results are written with."""
 
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from ukan.errors import DataError
+from ukan.imaging.draw import PALETTE
+from ukan.imaging.names import is_volume
+from ukan.imaging.picture import Picture
+from ukan.imaging.rasters import read_colours, read_greys
+from ukan.imaging.volumes import read_volume
 from ukan.paths import written_whole
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 
-# What Pillow's decoders raise on damaged files, by experience: it is not OSError alone.
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
-_DEEP = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
+def read_picture(path: Path) -> Picture:
+    """An image of any kind as a stack of slices (D, H, W, C).
+
+    Ordinary pictures have D = 1, the pages of a TIFF are slices. 8-bit files come as uint8 RGB as a viewer shows them:
+    turned by their EXIF tag, palette resolved, alpha left out. Deeper ones come in their own type, grey (C = 1) or RGB;
+    volumes as `ukan.imaging.volumes.read_volume` has them. Raises DataError where the file is damaged, cannot be read
+    without loss, or holds values that are no numbers.
+    """
+    picture = read_volume(path) if is_volume(path) else Picture(read_colours(path), None)
+    if picture.values.dtype.kind == "f":
+        _refuse_nan(path, picture.values)
+    return picture
 
 
-def is_image_name(name: str) -> bool:
-    """Whether a file name is an image's; hidden files (and the `._x.png` that macOS leaves) are not."""
-    return not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
+def read_labels(path: Path) -> Picture:
+    """A mask of any kind as whole numbers (D, H, W).
+
+    Grey values stay, colours become their lightness, alpha is left out. Of a palette: the greys where all colours in use are
+    grey; the indices where index 0 is black; else the lightness. Raises DataError as `read_picture` does, and where values
+    are not whole.
+    """
+    if is_volume(path):
+        values, geometry = read_volume(path)
+    else:
+        values, geometry = read_greys(path), None
+    if values.shape[-1] != 1:
+        raise DataError(f"{path}: a mask of {values.shape[-1]} channels; one of grey values or labels is expected")
+    labels = values[..., 0]
+    if labels.dtype.kind == "f":
+        _refuse_nan(path, labels)
+        if not np.array_equal(labels, np.rint(labels)) or np.abs(labels).max() >= 2**31:
+            lowest, highest = labels.min(), labels.max()
+            raise DataError(
+                f"{path}: a mask of values from {lowest:g} to {highest:g} that are not whole; is it a probability?"
+            )
+        labels = labels.astype(np.int32)
+    return Picture(labels, geometry)
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """An 8-bit image as RGB (H, W, 3), as a viewer shows it: turned by its EXIF tag, palette resolved, alpha left out.
-
-    Raises DataError where the file is damaged, or holds more than 8 bits a channel.
-    """
-    image = _open(path)
-    if image.mode in _DEEP:
-        raise DataError(f"{path}: {image.mode} image with more than 8 bits a channel; convert it to 8 bits")
-    return np.asarray(image.convert("RGB"))
+    """An 8-bit picture as RGB (H, W, 3); DataError for deeper ones, and for more than one slice."""
+    values = read_picture(path).values
+    if values.dtype != np.uint8:
+        raise DataError(f"{path}: {values.dtype} image with more than 8 bits a channel; convert it to 8 bits")
+    if len(values) > 1:
+        raise DataError(f"{path}: {len(values)} slices; a single picture is expected")
+    return values[0]
 
 
 def read_mask(path: Path) -> NDArray[np.uint8]:
-    """The grey values of a mask (H, W); colours become their lightness and alpha is left out."""
-    image = _open(path)
-    if image.mode in _DEEP:
-        values = np.asarray(image)
-        whole = values.astype(np.uint8)
-        if not np.array_equal(values, whole):
-            raise DataError(
-                f"{path}: mask with values from {values.min():g} to {values.max():g}; whole 0 to 255 are expected"
-            )
-        return whole
-    if image.mode in ("P", "PA"):
-        return np.asarray(image.convert("RGB").convert("L"))
-    return np.asarray(image.convert("L"))
+    """A mask (H, W) of values from 0 to 255; DataError for others, and for more than one slice."""
+    values = read_labels(path).values
+    if len(values) > 1:
+        raise DataError(f"{path}: {len(values)} slices; a single mask is expected")
+    if values.dtype != np.uint8 and (values.min() < 0 or values.max() > 255):
+        raise DataError(f"{path}: mask with values from {values.min():g} to {values.max():g}; whole 0 to 255 are expected")
+    return values[0].astype(np.uint8, copy=False)
 
 
 def write_mask(path: Path, mask_HW: NDArray[np.bool_]) -> None:
@@ -55,9 +79,27 @@ def write_mask(path: Path, mask_HW: NDArray[np.bool_]) -> None:
     _save(path, Image.fromarray(mask_HW.astype(np.uint8) * 255), "PNG", compress_level=1)
 
 
-def write_probabilities(path: Path, probabilities_HW: NDArray[np.float32]) -> None:
-    """Probabilities as a 16-bit grey PNG: value / 65535."""
-    _save(path, Image.fromarray(np.round(probabilities_HW * 65535).astype(np.uint16)), "PNG", compress_level=1)
+def write_labels_png(path: Path, labels_HW: NDArray[np.uint8]) -> None:
+    """Labels as a palette PNG: the index is the label, 0 is black and the others are as `draw.PALETTE` has them."""
+    image = Image.fromarray(labels_HW.astype(np.uint8, copy=False), "P")
+    image.putpalette([value for colour in ((0, 0, 0), *PALETTE) for value in colour])
+    _save(path, image, "PNG", compress_level=1)
+
+
+def write_probabilities(path: Path, probabilities: NDArray[np.floating]) -> None:
+    """Probabilities as 16 bits, value / 65535: (H, W) as a grey PNG, a stack (D, H, W) as a multi-page TIFF."""
+    values = np.round(probabilities * 65535).astype(np.uint16)
+    if values.ndim == 3:
+        write_pages(path, values)
+    else:
+        _save(path, Image.fromarray(values), "PNG", compress_level=1)
+
+
+def write_pages(path: Path, values_DHW: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
+    """A stack without geometry as the grey pages of a TIFF."""
+    first, *others = [Image.fromarray(values) for values in values_DHW]
+    with written_whole(path) as temporary:
+        first.save(temporary, "TIFF", save_all=True, append_images=others, compression="tiff_adobe_deflate")
 
 
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:
@@ -69,23 +111,14 @@ def write_jpeg(path: Path, image_HWC: NDArray[np.uint8]) -> None:
     _save(path, Image.fromarray(image_HWC), "JPEG", quality=90)
 
 
-def _open(path: Path) -> Image.Image:
-    try:
-        with path.open("rb") as file:  # from a path, Pillow 13 maps uncompressed TIFFs and loses their orientation
-            image = Image.open(file)
-            raw_modes = {str(tile[3][0] if isinstance(tile[3], tuple) else tile[3]) for tile in image.tile}
-            image.load()
-        if image.mode not in _DEEP and any("16" in mode for mode in raw_modes):
-            raise DataError(f"{path}: {min(raw_modes)} image with more than 8 bits a channel; convert it to 8 bits")
-        return ImageOps.exif_transpose(image)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except DataError:
-        raise
-    except _DAMAGED as error:
-        size = path.stat().st_size if path.exists() else 0
-        why = "an empty file" if size == 0 else f"{error}"
-        raise DataError(f"{path}: not readable as an image ({why}); replace or remove it") from error
+def _refuse_nan(path: Path, values: NDArray[np.floating]) -> None:
+    # A value that is no number makes the smallest or the largest one none, and no array of flags is needed.
+    if np.isfinite(values.min()) and np.isfinite(values.max()):
+        return
+    places = np.argwhere(~np.isfinite(values))
+    first = ", ".join(map(str, places[0][:3]))
+    count = f"{len(places)} of {values.size} values are no numbers"
+    raise DataError(f"{path}: {count} (the first at slice, row, column {first}); replace them")
 
 
 def _save(path: Path, image: Image.Image, kind: str, **options: int) -> None:
