@@ -2,13 +2,14 @@
 
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ukan.errors import UserError
+from ukan.errors import DataError, UserError
 
 PLANS = Path("plans")
 RUNS = Path("runs")
@@ -31,6 +32,15 @@ class PlanFolder:
     @property
     def fingerprint(self) -> Path:
         return self.root / "fingerprint.json"
+
+    @property
+    def thumbnails(self) -> Path:
+        """What tells whether a picture is among the cases."""
+        return self.root / "thumbnails.npz"
+
+    @property
+    def check_page(self) -> Path:
+        return self.root / "check.html"
 
     @property
     def source(self) -> Path:
@@ -74,6 +84,29 @@ class FoldFolder:
 
 
 @dataclass(frozen=True)
+class ScoreFolder:
+    """Scores and what they were made of: a run's own, those of an official test part, or of another dataset."""
+
+    root: Path
+
+    @property
+    def predictions(self) -> Path:
+        return self.root / "predictions"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "metrics_per_case.csv"
+
+    @property
+    def summary(self) -> Path:
+        return self.root / "summary.json"
+
+    def prediction(self, part: str, case: str) -> Path:
+        """The path of a case's mask without its suffix; `part` is fold_k, or all."""
+        return self.predictions / part / case
+
+
+@dataclass(frozen=True)
 class RunFolder:
     """runs/<dataset>-<plan>/: complete in itself; `predict` needs nothing else."""
 
@@ -104,16 +137,26 @@ class RunFolder:
         return self.root / "fingerprint.json"
 
     @property
-    def predictions(self) -> Path:
-        return self.root / "predictions"
+    def scores(self) -> ScoreFolder:
+        """Out-of-fold scores."""
+        return ScoreFolder(self.root)
 
     @property
-    def metrics(self) -> Path:
-        return self.root / "metrics_per_case.csv"
+    def test_scores(self) -> ScoreFolder:
+        return ScoreFolder(self.root / "test")
+
+    def external_scores(self, dataset: str) -> ScoreFolder:
+        return ScoreFolder(self.root / "external" / dataset)
 
     @property
-    def summary(self) -> Path:
-        return self.root / "summary.json"
+    def thumbnails(self) -> Path:
+        """What tells whether a picture was among the cases."""
+        return self.root / "thumbnails.npz"
+
+    @property
+    def quality(self) -> Path:
+        """What predicts a prediction's quality."""
+        return self.root / "quality.npz"
 
     @property
     def report(self) -> Path:
@@ -126,38 +169,63 @@ class RunFolder:
     def fold(self, k: int) -> FoldFolder:
         return FoldFolder(self.root / f"fold_{k}")
 
-    def prediction(self, fold: int, case: str) -> Path:
-        return self.predictions / f"fold_{fold}" / f"{case}.png"
-
 
 def slug(name: str) -> str:
     """A file name for a dataset or plan: lower case, words joined by dashes."""
     made = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     if not made:
-        raise UserError(f"no name can be made of {name!r}; give one of letters and digits")
+        raise UserError(f"no name can be made of {name!r}; give one of letters and digits (--dataset, --name)")
     return made
 
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well and vanishes when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".writing-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    """A temporary path beside `path` that takes its place when the block ends well and vanishes when it does not.
+
+    Raises DataError where the system does not let it be written.
+    """
+    temporary = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".writing-", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())  # the content reaches the disk before the name does
+        _flush(temporary, os.O_RDWR)  # the content reaches the disk before the name does
         temporary.chmod(0o666 & ~_UMASK)  # mkstemp makes files that only the owner may read
         temporary.replace(path)
+        if hasattr(os, "O_DIRECTORY"):  # Windows opens no folders
+            _flush(path.parent, os.O_RDONLY)
+    except OSError as error:
+        # Errors of a class of their own (permission, not a folder) have nothing to do with room.
+        room = _room(path.parent) if type(error) is OSError else ""
+        raise DataError(f"{path}: cannot be written: {error.strerror or error}{room}") from error
+    except UnicodeEncodeError as error:
+        text = error.object[max(0, error.start - 40) : error.end + 40]
+        raise DataError(f"{path}: cannot be written: {text!r} is no valid text; rename the file it names") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary:
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
     with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _room(folder: Path) -> str:
+    try:
+        return f" ({shutil.disk_usage(folder).free / 2**30:.1f} GiB free there)"
+    except OSError:
+        return ""
+
+
+def _flush(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:
@@ -167,3 +235,24 @@ def _umask() -> int:
 
 
 _UMASK = _umask()
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Whether this process has the lock of a file, which is held until the block ends; by default one waits for it.
+
+    Windows has no such lock here: there everybody has it.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield True
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True

@@ -1,15 +1,18 @@
 """What the machine is and decides: cores, memory, device, precision, seeds, and the record of it all."""
 
+import errno
 import os
 import platform
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ukan.errors import UserError
+from ukan.errors import OutOfMemory, UserError
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +44,28 @@ def peak_memory_gib() -> float:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+_NO_MEMORY = ("out of memory", "allocate memory", "not enough memory", "insufficient memory", "alloc_failed", "bad_alloc")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocator gave up: Python's and the system's say so by type, those of torch and OpenCV in words."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    speaks = not isinstance(error, OSError | ValueError | LookupError)  # those quote names of files and keys
+    return speaks and any(words in str(error).lower() for words in _NO_MEMORY)
+
+
+@contextmanager
+def explain_out_of_memory(do: str) -> Iterator[None]:
+    """Where memory runs out within the block, raises OutOfMemory with what to do."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemory(f"out of memory: {do}") from error
 
 
 def pick_device(asked: str | None) -> "torch.device":

@@ -1,5 +1,6 @@
 """The app: one command a file, nothing heavy imported before a command runs."""
 
+import io
 import os
 import sys
 from typing import Annotated
@@ -10,7 +11,7 @@ import typer
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from ukan import __version__
-from ukan_cli import check, demo, doctor, evaluate, plan, predict, report, train
+from ukan_cli import check, demo, doctor, evaluate, export_nnunet, plan, predict, report, train
 
 app = typer.Typer(
     name="ukan",
@@ -29,6 +30,7 @@ app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("report")(report.report)
+app.command("export-nnunet")(export_nnunet.export_nnunet)
 
 
 def _print_version(asked: bool) -> None:
@@ -53,24 +55,36 @@ def main() -> None:
     if debug:  # wherever it stands on the line
         sys.argv = [sys.argv[0], *(word for word in sys.argv[1:] if word != "--debug")]
     from ukan.errors import UserError
+    from ukan.runtime import explain_out_of_memory
 
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names that a console cannot show come out in escapes, as on stderr
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        app()
+        try:
+            with explain_out_of_memory(
+                "lower train.batch_size, infer.batch_size or data.input_size (ukan plan ... --set KEY=VALUE)"
+            ):
+                app()
+        finally:
+            print(end="", flush=True)  # or a reader that went away would be met after us
     except UserError as error:
         if debug:
             raise
         print(f"ukan: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        if debug:
-            raise
-        print("ukan: interrupted", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more
         sys.exit(0)
     except OSError as error:
-        # The disk is full, a folder may not be written: the system's own words say which.
-        if debug or error.errno is None:
+        # A folder may not be read, a drive is gone: the system's own words say which.
+        if debug:
             raise
-        print(f"ukan: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"ukan: {where}{error.strerror or error}", file=sys.stderr)
         sys.exit(4)
+    except SystemExit as end:  # what typer makes of these two
+        if isinstance(end.__context__, BrokenPipeError):
+            sys.exit(0)
+        if end.code == 130:
+            print("ukan: interrupted", file=sys.stderr)
+        raise

@@ -181,18 +181,6 @@ def test_impossible_sizes_are_refused(sizes: dict[str, Any]) -> None:
         build_model("ukan", 3, 1, sizes)
 
 
-def test_a_network_of_another_package_comes_in_through_its_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    from importlib.metadata import EntryPoint
-
-    import ukan.models
-
-    offered = [EntryPoint("theirs", "torch.nn:Identity", "ukan.models")]
-    monkeypatch.setattr(ukan.models, "entry_points", lambda group: offered if group == "ukan.models" else [])
-    assert ukan.models.find_model("theirs") is nn.Identity
-    with pytest.raises(UserError, match="'theirs'"):
-        ukan.models.find_model("their")
-
-
 def test_the_published_start_of_the_token_stages() -> None:
     torch.manual_seed(0)
     model = UKAN(3, 1, widths=(64, 64, 64), kan_layers=("mlp",))

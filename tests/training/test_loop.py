@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from ukan.errors import DataError, OutOfMemory, UserError
 from ukan.models.ukan import UKAN
+from ukan.models.weights import load_weights
 from ukan.nn.kan import KANLinear
 from ukan.paths import FoldFolder
 from ukan.plan import TrainPlan
-from ukan.training.checkpoint import TrainingState, load_resume, save_resume
+from ukan.training import loop
+from ukan.training.checkpoint import TrainingState
 from ukan.training.ema import EMA
 from ukan.training.interrupt import Stop, parse_time
 from ukan.training.log import read_log
@@ -40,9 +42,9 @@ def line_batch(step: int = 0, count: int = 8) -> Pairs:
     return Pairs(x, x.sum(1, keepdim=True), [f"case {i}" for i in range(count)])
 
 
-def fit_line(folder: Path, accelerator, plan: TrainPlan, *, first=None, stop=None, spoil=lambda x: x):
+def fit_line(folder: Path, accelerator, plan: TrainPlan, *, validate=None, stop=None, spoil=lambda x: x, model=None):
     torch.manual_seed(0)
-    model = nn.Linear(3, 1)
+    model = model or nn.Linear(3, 1)
     model, optimizer = accelerator.prepare(model, make_optimizer(model, plan))
 
     def compute_loss(batch: Pairs) -> Tensor:
@@ -53,7 +55,7 @@ def fit_line(folder: Path, accelerator, plan: TrainPlan, *, first=None, stop=Non
         optimizer=optimizer,
         make_batches=lambda step: (line_batch(s) for s in range(step, plan.epochs * 5)),
         compute_loss=compute_loss,
-        validate=first or (lambda network: {"val_dice": 0.5}),
+        validate=validate or (lambda network: {"val_dice": 0.5}),
         plan=plan,
         steps_per_epoch=5,
         folder=FoldFolder(folder),
@@ -93,7 +95,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_names_of_the_batch(tmp_path, a
 
 
 def test_running_out_of_memory_halves_the_micro_batch_and_keeps_the_step(accelerator, capsys) -> None:
-    def step(limit: int) -> tuple[Tensor, int | None]:
+    def step(limit: int, count: int = 8) -> tuple[Tensor, int | None]:
         torch.manual_seed(0)
         model = nn.Linear(3, 1)
         model, optimizer = accelerator.prepare(model, torch.optim.SGD(model.parameters(), lr=0.1))
@@ -103,13 +105,16 @@ def test_running_out_of_memory_halves_the_micro_batch_and_keeps_the_step(acceler
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return ((model(batch.x) - batch.y) ** 2).mean()
 
-        _, micro_batch = train_step(model, optimizer, line_batch(), compute_loss, accelerator, None, None)
+        batch = line_batch(count=count)
+        _, micro_batch = train_step(model, optimizer, batch, compute_loss, accelerator, None, None)
         return model.weight.detach(), micro_batch
 
     whole, none = step(limit=8)
     quarters, micro_batch = step(limit=3)
     assert none is None and micro_batch == 2
     assert torch.allclose(whole, quarters, atol=1e-6)
+    whole, (uneven, micro_batch) = step(limit=7, count=7)[0], step(limit=3, count=7)
+    assert micro_batch == 3 and torch.allclose(whole, uneven, atol=1e-6), "3, 3 and 1 weigh as in a mean over 7"
     assert "micro-batches of 4" in capsys.readouterr().out
     with pytest.raises(OutOfMemory, match="single image"):
         step(limit=0)
@@ -179,27 +184,6 @@ def test_the_rate_warms_up_and_never_rises_to_its_end() -> None:
     assert learning_rate(1e-7, 50, 10, plan) == pytest.approx(1e-7), "lr_end above the peak does not raise it"
 
 
-def test_a_crash_while_saving_leaves_the_state_before(tmp_path, monkeypatch) -> None:
-    model, path = nn.Linear(2, 2), tmp_path / "resume.pt"
-    save_resume(path, {"model": model}, TrainingState(step=3))
-
-    def dies(*_: object, **__: object) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(torch, "save", dies)
-    with pytest.raises(OSError, match="disk full"):
-        save_resume(path, {"model": model}, TrainingState(step=4))
-    assert load_resume(path, {"model": model}).step == 3
-    assert [p.name for p in tmp_path.iterdir()] == ["resume.pt"]
-
-
-def test_a_damaged_state_is_refused_with_what_to_do(tmp_path) -> None:
-    path = tmp_path / "resume.pt"
-    path.write_bytes(b"PK not really")
-    with pytest.raises(DataError, match="remove it to begin this fold anew"):
-        load_resume(path, {"model": nn.Linear(2, 2)})
-
-
 @pytest.mark.parametrize(("text", "seconds"), [("90m", 5400), ("8h", 28800), ("1h30m", 5400), ("45s", 45), ("20", 20)])
 def test_times_are_read_as_people_write_them(text: str, seconds: float) -> None:
     assert parse_time(text) == seconds
@@ -211,11 +195,122 @@ def test_other_times_are_refused(text: str) -> None:
         parse_time(text)
 
 
-def test_no_memory_to_resume_does_not_blame_the_file(tmp_path) -> None:
-    class Full(nn.Linear):
-        def load_state_dict(self, *_: object, **__: object) -> None:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+def test_a_full_disk_stops_the_training_and_the_last_good_checkpoint_goes_on(tmp_path, accelerator, monkeypatch) -> None:
+    monkeypatch.setattr(loop, "_SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr(loop, "_SAVE_SHARE", float("inf"))
+    plan = TrainPlan(epochs=4, lr=1e-2)
+    save, saved = loop.save_resume, []
 
-    save_resume(tmp_path / "resume.pt", {"model": nn.Linear(2, 2)}, TrainingState(step=3))
-    with pytest.raises(OutOfMemory, match="free some and run the same command again"):
-        load_resume(tmp_path / "resume.pt", {"model": Full(2, 2)})
+    def full(path: Path, parts: dict, state: TrainingState) -> None:
+        if state.step > 7:
+            raise DataError(f"{path}: cannot be written: No space left on device (0.0 GiB free there)")
+        save(path, parts, state)
+        saved.append(state.step)
+
+    monkeypatch.setattr(loop, "save_resume", full)
+    with pytest.raises(
+        DataError, match=r"line, after step 8: .*resume.pt.*No space left.*\(the checkpoint of step 7 is kept\)"
+    ):
+        fit_line(tmp_path, accelerator, plan)
+    assert saved == [1, 2, 3, 4, 5, 6, 7]
+    monkeypatch.setattr(loop, "save_resume", save)
+    steady = fit_line(tmp_path / "steady", accelerator, plan)[1]
+    outcome, model = fit_line(tmp_path, accelerator, plan)
+    assert outcome.finished and torch.equal(model.weight, steady.weight)
+    assert not list(tmp_path.glob("resume*"))
+
+
+def test_weights_that_cannot_be_written_leave_the_fold_unfinished_and_resumable(tmp_path, accelerator, monkeypatch) -> None:
+    def full(path: Path, *_: object) -> None:
+        raise DataError(f"{path}: cannot be written: No space left on device (0.0 GiB free there)")
+
+    plan = TrainPlan(epochs=4)
+    fit_line(tmp_path, accelerator, plan, stop=Stop(max_time_s=0))
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save_weights", full)
+        with pytest.raises(DataError, match=r"after step 20: .*model.safetensors.*\(the checkpoint of step \d+ is kept\)"):
+            fit_line(tmp_path, accelerator, plan)
+    assert not (tmp_path / "model.safetensors").exists()
+    assert fit_line(tmp_path, accelerator, plan)[0].finished
+
+
+def test_weights_that_are_no_longer_finite_are_never_saved(tmp_path, accelerator, monkeypatch) -> None:
+    """The step breaks the weights while its own loss is still finite."""
+    monkeypatch.setattr(loop, "_SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr(loop, "_SAVE_SHARE", float("inf"))
+
+    class Breaks(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, loss):
+            return loss.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * float("nan")
+
+    calls = []
+
+    def at(step: int):
+        def spoil(loss: Tensor) -> Tensor:
+            calls.append(step)
+            return Breaks.apply(loss) if len(calls) == step else loss
+
+        calls.clear()
+        return spoil
+
+    message = r"line, after step 8: .*no longer finite.*train.lr.*precision=fp32.*\(the checkpoint of step 7 is kept\)"
+    with pytest.raises(UserError, match=message):
+        fit_line(tmp_path / "middle", accelerator, TrainPlan(epochs=4), spoil=at(8))
+    assert fit_line(tmp_path / "middle", accelerator, TrainPlan(epochs=4))[0].finished
+    for tensor in load_weights(tmp_path / "middle" / "model.safetensors").values():
+        assert tensor.isfinite().all()
+    for ema_decay in (None, 0.9):
+        folder = tmp_path / f"end-{ema_decay}"
+        with pytest.raises(UserError, match="line, after step 20: .*no longer finite"):
+            fit_line(folder, accelerator, TrainPlan(epochs=4, ema_decay=ema_decay), spoil=at(20))
+        assert not (folder / "model.safetensors").exists()
+
+
+def test_broken_weights_are_not_blamed_on_the_cases_of_the_next_batch(tmp_path, accelerator) -> None:
+    model = nn.Linear(3, 1)
+    nn.init.constant_(model.weight, float("inf"))
+    with pytest.raises(UserError, match="weight is no longer finite") as caught:
+        fit_line(tmp_path, accelerator, TrainPlan(epochs=1), model=model)
+    assert "case 0" not in str(caught.value)
+
+
+def test_an_overflow_in_fp16_skips_steps_but_not_for_ever(tmp_path, accelerator) -> None:
+    def scaled() -> None:
+        accelerator.free_memory()
+        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+
+    class Overflows(torch.autograd.Function):
+        """A gradient that is too large for float16, times the loss's scale."""
+
+        @staticmethod
+        def forward(ctx, loss, size):
+            ctx.size = size
+            return loss.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return (gradient * ctx.size).half().float(), None
+
+    scaled()
+    assert fit_line(tmp_path / "few", accelerator, TrainPlan(epochs=8), spoil=lambda x: Overflows.apply(x, 10.0))[0].finished
+    scaled()
+    with pytest.raises(UserError, match=r"after step 2\d: .*steps in a row.*train.precision=bf16"):
+        fit_line(tmp_path / "all", accelerator, TrainPlan(epochs=8), spoil=lambda x: Overflows.apply(x, float("inf")))
+    assert not (tmp_path / "all" / "model.safetensors").exists()
+
+
+def test_out_of_memory_outside_of_the_gradient_says_what_to_lower(tmp_path, accelerator, monkeypatch) -> None:
+    def no_memory(*_: object) -> dict[str, float]:
+        torch.empty(2**50, dtype=torch.uint8)  # the CPU's own allocator speaks
+        return {}
+
+    with pytest.raises(OutOfMemory, match="line, after step 5: out of memory.*infer.batch_size"):
+        fit_line(tmp_path / "look", accelerator, TrainPlan(epochs=4), validate=no_memory)
+    monkeypatch.setattr(torch.optim.AdamW, "step", no_memory)
+    with pytest.raises(OutOfMemory, match="line, after step 0: out of memory.*model"):
+        fit_line(tmp_path / "step", accelerator, TrainPlan(epochs=4, optimizer="adamw"))

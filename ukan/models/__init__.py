@@ -7,7 +7,9 @@ import inspect
 from importlib.metadata import entry_points
 from typing import Any
 
+import torch
 from torch import nn
+from torch.func import functional_call
 
 from ukan.errors import UserError, nearest
 from ukan.models.ukan import UKAN
@@ -20,9 +22,34 @@ def find_model(name: str) -> type[nn.Module]:
     if name in MODELS:
         return MODELS[name]
     offered = {entry.name: entry for entry in entry_points(group="ukan.models")}
-    if name in offered:
-        return offered[name].load()
-    raise UserError(f"model.name: no model {name!r}. {nearest(name, [*MODELS, *offered])}")
+    if name not in offered:
+        raise UserError(f"model.name: no model {name!r}. {nearest(name, [*MODELS, *offered])}")
+    entry = offered[name]
+    package = entry.dist.name if entry.dist else entry.module
+    try:
+        model = entry.load()
+    except Exception as error:  # anything can go wrong in somebody else's module
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"model.name: {name} of the package {package} cannot be loaded ({why})") from error
+    if broken := _broken_promise(model):
+        raise UserError(f"model.name: {name} of the package {package} cannot be used: {broken}")
+    return model
+
+
+def _broken_promise(model: Any) -> str | None:
+    """What the contract asks for and a class does not give."""
+    if not (isinstance(model, type) and issubclass(model, nn.Module)):
+        return f"{model!r} is no torch.nn.Module class"
+    if not isinstance(getattr(model, "stride", None), int):
+        return "the class has no `stride`, the number that the image's sides must be multiples of"
+    parameters = list(inspect.signature(model).parameters.values())
+    sizes = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    rest = [p.name for p in parameters if p not in sizes and p.kind is not inspect.Parameter.VAR_KEYWORD]
+    if rest != ["in_channels", "num_classes"] or any(p.default is inspect.Parameter.empty for p in sizes):
+        return (
+            f"it must be called as Model(in_channels, num_classes, *, sizes with defaults), it is {inspect.signature(model)}"
+        )
+    return None
 
 
 def model_sizes(name: str) -> dict[str, Any]:
@@ -41,3 +68,19 @@ def build_model(name: str, in_channels: int, num_classes: int, sizes: dict[str, 
         return find_model(name)(in_channels, num_classes, **sizes)
     except (ValueError, TypeError) as error:
         raise UserError(f"model: {error}") from error
+
+
+def check_trainable(model: nn.Module, batch_size: int, in_channels: int, input_size: tuple[int, int]) -> None:
+    """Refuse, before any work, a batch that a fresh network cannot be trained on; computes nothing (torch's meta device).
+
+    Normalisation needs more than one value a channel: a single image whose deepest map is one pixel has no deviation.
+    """
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    image = torch.empty(batch_size, in_channels, *input_size, device="meta")
+    try:
+        functional_call(model, {name: tensor.to("meta") for name, tensor in tensors.items()}, image)
+    except ValueError as error:
+        raise UserError(
+            f"train.batch_size={batch_size} with data.input_size={list(input_size)} cannot be trained on ({error}); "
+            "make one of them larger"
+        ) from error

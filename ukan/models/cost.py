@@ -30,11 +30,15 @@ def model_cost(name: str, in_channels: int, num_classes: int, sizes: dict[str, A
 
     weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     counter = FlopCounterMode(display=False)
+    before = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode(0)  # fills that an earlier training asked for would be counted
     with counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         try:
             model(image)
         except ValueError as error:  # the network says itself which sizes it takes
             raise UserError(f"data.input_size: {error}") from error
+        finally:
+            torch.set_deterministic_debug_mode(before)
     activations = sum(storage.nbytes() for address, storage in saved.items() if address not in weights)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return Cost(parameters, counter.get_total_flops() // 2, activations // 2)

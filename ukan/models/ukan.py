@@ -29,6 +29,8 @@ class UKAN(nn.Module):
     """
 
     stride = 32
+    deepest = "norm4"
+    """The module whose output says most of the whole image."""
 
     def __init__(
         self,

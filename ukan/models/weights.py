@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ukan.errors import DataError
@@ -11,11 +12,16 @@ from ukan.paths import written_whole
 
 
 def save_weights(path: Path, model: nn.Module, about: dict[str, Any]) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    # Copies: the format has no place for weights that share memory.
+    tensors = {
+        name: tensor.detach().to("cpu", memory_format=torch.contiguous_format, copy=True)
+        for name, tensor in model.state_dict().items()
+    }
+    content = save(tensors, metadata={"ukan": json.dumps(about)})
     with written_whole(path) as temporary:
-        save_file(tensors, temporary, metadata={"ukan": json.dumps(about)})
+        temporary.write_bytes(content)
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -25,4 +31,4 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise DataError(f"{path}: not readable as weights ({error})") from error
+        raise DataError(f"{path}: not readable as weights ({error}); restore it, or remove it and train again") from error

@@ -39,10 +39,22 @@ class Log:
 
 
 def read_log(path: Path) -> list[dict[str, str]]:
+    """The rows of a log.csv, none where there is none yet; lines that a crash has damaged are left out."""
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        return [row for row in csv.DictReader(file) if _whole(row)]
+
+
+def _whole(row: dict[str, str]) -> bool:
+    if row.keys() != set(COLUMNS) or None in row.values() or not row["step"].isdecimal():
+        return False
+    try:
+        for value in row.values():
+            float(value or 0)
+    except ValueError:
+        return False
+    return True
 
 
 def draw_curves(rows: list[dict[str, Any]], path: Path) -> None:

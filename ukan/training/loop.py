@@ -1,5 +1,6 @@
 """The training loop, blind to the task: batches in, a finished network out, and a run that can be killed at any moment."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from ukan.errors import OutOfMemory, UserError
 from ukan.models.weights import save_weights
 from ukan.paths import FoldFolder
 from ukan.plan import TrainPlan
-from ukan.training.checkpoint import TrainingState, load_resume, save_resume
+from ukan.runtime import explain_out_of_memory, is_out_of_memory
+from ukan.training.checkpoint import load_resume, remove_resume, save_resume
 from ukan.training.ema import EMA
 from ukan.training.interrupt import Stop
 from ukan.training.log import Log, Progress
@@ -22,6 +24,8 @@ from ukan.training.optim import set_learning_rates
 BatchT = TypeVar("BatchT", bound=tuple[Any, ...])
 _SAVE_EVERY_S = 60.0
 _SAVE_SHARE = 0.05  # saving takes at most this share of the time
+_STEADIER = "lower train.lr and train.lr_kan, or use train.precision=fp32"
+_SKIPPED_STEPS = 20  # in a row; by then fp16's scale of 65536 has been halved away
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,8 @@ def fit(
 
     model and optimizer are prepared by accelerate. make_batches(step) gives the batches from that step on; a batch is a
     tuple of tensors and lists along the batch, its last field the names of its cases. compute_loss(batch) is the batch's
-    mean loss. validate(network) gives scores to watch: nothing is chosen by them.
+    mean loss. validate(network) gives scores to watch: nothing is chosen by them. A UserError on the way says after which
+    step, and what was saved; weights that are not finite are never saved.
     """
     network = accelerator.unwrap_model(model)
     ema = EMA(network, plan.ema_decay) if plan.ema_decay else None
@@ -61,7 +66,8 @@ def fit(
     parts = {"model": network, "optimizer": optimizer}
     parts |= {"ema": ema.network} if ema else {}
     parts |= {"scaler": accelerator.scaler} if accelerator.scaler else {}
-    state = load_resume(folder.state, parts) if folder.state.exists() else TrainingState()
+    state = load_resume(folder.state, parts)
+    saved_step, skipped = state.step, 0
     if ema:
         ema.updates = state.step
     log = Log(folder.log, folder.progress, state.step)
@@ -75,6 +81,11 @@ def fit(
             loss, state.micro_batch = train_step(
                 model, optimizer, batch, compute_loss, accelerator, plan.clip_norm, state.micro_batch
             )
+            skipped = skipped + 1 if accelerator.optimizer_step_was_skipped else 0
+            if skipped > _SKIPPED_STEPS:
+                raise UserError(
+                    f"{skipped} steps in a row were skipped: gradients overflow; use train.precision=bf16 or fp32"
+                )
             if ema:
                 ema.update(network)
             state.step += 1
@@ -88,7 +99,8 @@ def fit(
                 row = {"epoch": epoch, "step": state.step, "loss": f"{mean_loss:.6f}", "lr": f"{rates['base']:.3e}"}
                 row |= {"lr_kan": f"{rates['kan']:.3e}"} if "kan" in rates else {}
                 if epoch % plan.validate_every == 0 or state.step == last_step:
-                    scores = validate(ema.network if ema else network)
+                    with explain_out_of_memory("lower infer.batch_size with `ukan plan ... --set`"):
+                        scores = validate(ema.network if ema else network)
                     progress.score({"held-out " + name.removeprefix("val_"): value for name, value in scores.items()})
                     row |= {name: f"{value:.6f}" for name, value in scores.items()}
                 if accelerator.is_main_process:
@@ -101,21 +113,26 @@ def fit(
             due = since_s > max(_SAVE_EVERY_S if within else 0.0, save_cost_s / _SAVE_SHARE)
             if (due or stopped_by) and state.step < last_step and accelerator.is_main_process:
                 began = time.monotonic()
+                check_finite(network)
                 save_resume(folder.state, parts, state)
-                saved_at = time.monotonic()
+                saved_at, saved_step = time.monotonic(), state.step
                 save_cost_s = saved_at - began
             if stopped_by and state.step < last_step:
                 log.draw()
                 return Outcome(False, stopped_by, state.step, state.micro_batch, state.elapsed_s)
+
+        # Finished: the weights' presence says so, and nothing is left to resume.
+        if accelerator.is_main_process:
+            log.draw()
+            about = {"step": state.step, "averaged": bool(ema), "micro_batch": state.micro_batch}
+            check_finite(ema.network if ema else network)
+            save_weights(folder.weights, ema.network if ema else network, about)
+            remove_resume(folder.state)
+    except UserError as error:
+        kept = f" (the checkpoint of step {saved_step} is kept)" if saved_step else ""
+        raise type(error)(f"{title}, after step {state.step}: {error}{kept}") from error
     finally:
         progress.close()
-
-    # Finished: the weights' presence says so, and nothing is left to resume.
-    if accelerator.is_main_process:
-        log.draw()
-        about = {"step": state.step, "averaged": bool(ema), "micro_batch": state.micro_batch}
-        save_weights(folder.weights, ema.network if ema else network, about)
-        folder.state.unlink(missing_ok=True)
     accelerator.wait_for_everyone()
     return Outcome(True, None, state.step, state.micro_batch, state.elapsed_s)
 
@@ -131,29 +148,31 @@ def train_step(
 ) -> tuple[float, int | None]:
     """One optimiser step on one batch. Returns its mean loss and the micro-batch that fitted.
 
-    Where memory runs out the micro-batch is halved and the step made again. BatchNorm then sees smaller batches.
+    Where memory runs out the micro-batch is halved and the step made again. BatchNorm then sees smaller batches. Raises
+    OutOfMemory where a single image does not fit, UserError where the loss is not finite.
     """
     while True:
         try:
             loss = accumulate(model, optimizer, batch, compute_loss, accelerator, micro_batch)
             break
-        except (torch.OutOfMemoryError, RuntimeError) as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
         # Outside the except block, so that the traceback no longer holds the tensors of the failed try.
         size = micro_batch or len(batch[-1])
         optimizer.zero_grad(set_to_none=True)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        if accelerator.device.type in ("cuda", "mps"):
+            getattr(torch, accelerator.device.type).empty_cache()
         if size == 1:
-            raise OutOfMemory("out of memory with a single image; use a smaller data.input_size or smaller model.widths")
+            raise OutOfMemory("out of memory with a single image; use a smaller data.input_size or a smaller model")
         micro_batch = size // 2
         accelerator.print(
             f"out of memory: going on with micro-batches of {micro_batch}, the step stays {len(batch[-1])} images"
         )
     if clip_norm:
         accelerator.clip_grad_norm_(model.parameters(), clip_norm)
-    optimizer.step()
+    with explain_out_of_memory("not even the optimiser's state fits; use a smaller model"):
+        optimizer.step()
     return loss, micro_batch
 
 
@@ -176,10 +195,11 @@ def accumulate(
             with accelerator.autocast():
                 loss = compute_loss(piece) * (len(piece[-1]) / count)
             value = float(loss.detach())
-            if value != value or value in (float("inf"), float("-inf")):
+            if not math.isfinite(value):
+                check_finite(model)
                 raise UserError(
                     f"the loss is {value} for the cases {', '.join(map(str, piece[-1]))}: look at their images and masks, "
-                    "or lower train.lr_kan and train.lr"
+                    f"or {_STEADIER}"
                 )
             accelerator.backward(loss)
         total += value
@@ -194,9 +214,10 @@ def split_batch(batch: BatchT, size: int | None) -> Iterator[BatchT]:
         yield type(batch)(*fields) if hasattr(batch, "_fields") else type(batch)(fields)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """CUDA says so by type, the CPU's allocator in words."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def check_finite(network: nn.Module) -> None:
+    for name, parameter in network.named_parameters():
+        if not parameter.isfinite().all():
+            raise UserError(f"{name} is no longer finite: {_STEADIER}")
 
 
 def agree(reason: str | None, accelerator: Any) -> str | None:
