@@ -5,13 +5,16 @@ from pathlib import Path
 
 from ukan.data.problems import Problem
 from ukan.imaging import is_image_name
-from ukan.plan import Case
+from ukan.plan import Case, MaskRule, Modality
 
 TREE = """benign/     benign (1).png  benign (1)_mask.png  [benign (1)_mask_1.png ...]
 malignant/  malignant (1).png  malignant (1)_mask.png ...
 [normal/    normal (1).png  normal (1)_mask.png ...]"""
 DATASET = "busi"
 EMPTY_CASES = ("drop", "BUSI: the published tables are made on the cases with a lesion; normal ones have empty masks")
+MODALITY: Modality = "ultrasound"
+RULE: MaskRule | None = None
+NEEDS = (("benign",), ("malignant",))
 
 CLASSES = ("benign", "malignant", "normal")
 _MASK = re.compile(r"(?P<stem>.+)_mask(?:_\d+)?$")
@@ -21,6 +24,10 @@ def recognises(root: Path) -> bool:
     if not all((root / name).is_dir() for name in CLASSES[:2]):
         return False
     return any(_MASK.match(path.stem) for path in (root / "benign").iterdir())
+
+
+def label_names(root: Path) -> dict[int, str]:
+    return {}
 
 
 def find_cases(root: Path) -> tuple[list[Case], list[Problem]]:

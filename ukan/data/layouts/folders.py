@@ -1,107 +1,98 @@
 """Anyone's dataset: a folder of images and a folder of masks side by side, matched by name.
 
 Sub-folders, different file types and the usual affixes (x.jpg with x_mask.png, x_segmentation.png, mask_x.png) are met as
-they are; several masks of one image (x_mask.png, x_mask_1.png) are united.
+they are, and so are NIfTI files and folders of DICOM series; several masks of one image (x_mask.png, x_mask_1.png) are
+united. Folders train, val and test inside or around the two are parts of an official split.
 """
 
-import re
-from collections import Counter
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
-from ukan.data.problems import Problem
-from ukan.imaging import is_image_name
-from ukan.plan import Case
+from ukan.data.layouts.pairing import (
+    Found,
+    below,
+    files_in,
+    folders_in,
+    inside,
+    pair,
+    part_without_masks,
+    plain,
+    split_of,
+    tell_apart,
+    unnamed_part,
+    without_lone_split,
+)
+from ukan.imaging import stem_of
+from ukan.plan import MaskRule, Modality
 
-TREE = """images/  a.jpg  b.png ...
-masks/   a.png  b_mask.png ...     (also: labels/, annotations/, groundtruth/ ...; sub-folders are fine)"""
+TREE = """images/  a.jpg  b.png  c.nii.gz  d/ (a DICOM series) ...
+masks/   a.png  b_mask.png  c.nii.gz  d.nii.gz ...     (also: labels/, annotations/, groundtruth/ ...; sub-folders are fine)
+or the same in train/, val/, test/:   train/images/  train/masks/ ...   or   images/train/  masks/train/ ..."""
 DATASET = ""
 EMPTY_CASES = ("keep", "images without an object are part of the folder")
-
-_IMAGE_FOLDERS = ("images", "image", "imgs", "img", "inputs", "original", "originals", "jpegimages")
-_MASK_FOLDERS = (
-    *("masks", "mask", "labels", "label", "annotations", "annotation", "groundtruth", "gt"),
-    *("segmentations", "segmentation", "targets", "target"),
+MODALITY: Modality = "unknown"
+RULE: MaskRule | None = None
+NEEDS = (
+    ("images", "image", "imgs", "img", "inputs", "original", "originals", "jpegimages"),
+    (
+        *("masks", "mask", "labels", "label", "annotations", "annotation", "groundtruth", "gt"),
+        *("segmentations", "segmentation", "targets", "target", "labelcol"),
+    ),
 )
-_AFFIX = r"(?:mask|label|segmentation|seg|gt|groundtruth|anno|annotation)"
-_SUFFIX = re.compile(rf"[_\- ]{_AFFIX}(?:[_\- ]?\d+)?$", re.IGNORECASE)
-_PREFIX = re.compile(rf"^{_AFFIX}[_\- ]", re.IGNORECASE)
 
 
 def recognises(root: Path) -> bool:
-    return _pair(root) is not None
+    return any(masks and not class_folders(images, masks) for _, images, masks in parts(root))
 
 
-def find_cases(root: Path) -> tuple[list[Case], list[Problem]]:
-    pair = _pair(root)
-    assert pair is not None, "find_cases is called where recognises() said yes"
-    image_folder, mask_folder = pair
-    images, masks = _files(image_folder), _files(mask_folder)
-    problems = []
-
-    # Masks by the key of the image they belong to: the same relative path and stem, affixes aside. An image's own full stem
-    # comes first, so that "scan_mask.png" is the mask of an image "scan_mask.png" where there is one.
-    image_keys = {_key(path) for path in images}
-    stems_used = Counter(_key(path) for path in images)
-    found: dict[str, list[PurePosixPath]] = {}
-    for path in masks:
-        keys = [key for key in _mask_keys(path) if key in image_keys]
-        if keys:
-            found.setdefault(keys[0], []).append(path)
-        else:
-            problems.append(
-                Problem(
-                    "error",
-                    "mask without image",
-                    _below(root, mask_folder, path),
-                    f"no image named {path.stem}",
-                    "add it, or remove the mask",
-                )
-            )
-    cases = []
-    short = Counter(path.stem for path in images)
-    for path in images:
-        key, where = _key(path), _below(root, image_folder, path)
-        if stems_used[key] > 1:
-            problems.append(
-                Problem(
-                    "error",
-                    "two images of one name",
-                    where,
-                    f"{stems_used[key]} images are named {key}",
-                    "rename or remove one",
-                )
-            )
-        elif key not in found:
-            expected = f"{mask_folder.name}/{path.with_suffix('.png')}"
-            problems.append(Problem("error", "no mask", where, f"{expected} is missing", "add it, or remove the image"))
-        else:
-            name = path.stem if short[path.stem] == 1 else "_".join(path.with_suffix("").parts)
-            files = tuple(_below(root, mask_folder, mask) for mask in found[key])
-            cases.append(Case(case=name, image=where, masks=files, label=""))
-    return cases, problems
+def label_names(root: Path) -> dict[int, str]:
+    return {}
 
 
-def _pair(root: Path) -> tuple[Path, Path] | None:
-    by_name = {re.sub(r"[^a-z]", "", path.name.lower()): path for path in root.iterdir() if path.is_dir()}
-    images = next((by_name[name] for name in _IMAGE_FOLDERS if name in by_name), None)
-    masks = next((by_name[name] for name in _MASK_FOLDERS if name in by_name), None)
+def find_cases(root: Path) -> Found:
+    return cases_of_parts(root, lambda images, masks: {"": masks})
+
+
+def parts(root: Path) -> list[tuple[str, Path, Path | None]]:
+    """(part of the split or "", folder of images, folder of masks or None where that is missing); nothing elsewhere."""
+    if here := _two_folders(root):
+        images, masks = here
+        within = folders_in(images)
+        beside = {plain(path.name): path for path in folders_in(masks)}
+        split = all(split_of(path.name) for path in within) and any(plain(path.name) in beside for path in within)
+        if split and not files_in(images):
+            return [(split_of(path.name), path, beside.get(plain(path.name))) for path in within]
+        return [("", images, masks)]
+    splits = [(split_of(path.name), path) for path in folders_in(root) if split_of(path.name)]
+    return [(split, *(_two_folders(path) or (path, None))) for split, path in splits]
+
+
+def class_folders(images: Path, masks: Path) -> dict[str, Path]:
+    """A folder of masks for each class, by its name; nothing where the folders below `masks` mirror those of the images."""
+    folders = folders_in(masks)
+    mirrored = [path.name for path in folders_in(images)] + [stem_of(images / name) for name in files_in(images)]
+    if files_in(masks) or {name.lower() for name in mirrored}.intersection(path.name.lower() for path in folders):
+        return {}
+    return {path.name: path for path in folders}
+
+
+def cases_of_parts(root: Path, masks_by_class: Callable[[Path, Path], Mapping[str, Path]]) -> Found:
+    """The cases of every part; `masks_by_class` says which folders of masks (images, masks) hold, a class each."""
+    cases, problems = [], []
+    found_parts = parts(root)
+    for split, images, masks in found_parts:
+        if masks is None:
+            problems.append(part_without_masks(f"{below(root, images)}/"))
+            continue
+        found, wrong = pair(root, images, masks_by_class(images, masks))
+        cases += [case._replace(split=split) for case in found]
+        problems += wrong
+    if all(split for split, _, _ in found_parts):
+        others = (path for path in folders_in(root) if not split_of(path.name) and _two_folders(path))
+        problems += [unnamed_part(f"{path.name}/") for path in others]
+    return without_lone_split(tell_apart(cases)), problems
+
+
+def _two_folders(root: Path) -> tuple[Path, Path] | None:
+    images, masks = (inside(root, *names) for names in NEEDS)
     return (images, masks) if images and masks else None
-
-
-def _files(folder: Path) -> list[PurePosixPath]:
-    paths = (path.relative_to(folder) for path in folder.rglob("*") if is_image_name(path.name) and path.is_file())
-    return sorted((PurePosixPath(path.as_posix()) for path in paths), key=str)
-
-
-def _key(path: PurePosixPath) -> str:
-    return str(path.with_suffix(""))
-
-
-def _mask_keys(path: PurePosixPath) -> list[str]:
-    """Image keys this mask may belong to, the plainest first."""
-    stems = [path.stem, _SUFFIX.sub("", path.stem), _PREFIX.sub("", path.stem), re.sub(r"_\d+$", "", path.stem)]
-    return [str(path.with_name(stem)) for stem in dict.fromkeys(stems) if stem]
-
-
-def _below(root: Path, folder: Path, path: PurePosixPath) -> str:
-    return str(PurePosixPath(folder.relative_to(root).as_posix()) / path)
