@@ -1,11 +1,18 @@
 """`ukan plan`"""
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from ukan_cli import show
-from ukan_cli.check import Dataset, Folder, Layout, print_found, shell_word
+from ukan_cli.check import Dataset, Folder, GroupRegex, Groups, Layout, SkipBad, print_found, shell_word
+
+
+class Preset(StrEnum):
+    smoke = "smoke"
+    fast = "fast"
+    full = "full"
 
 
 def plan(
@@ -13,6 +20,9 @@ def plan(
     recipe: Annotated[
         str | None, typer.Option(help="A shipped recipe, or a .yaml of your own, instead of own decisions.")
     ] = None,
+    preset: Annotated[
+        Preset, typer.Option(help="How much training: does every step run, a first impression, or all of it.")
+    ] = Preset.full,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Set a field of the plan, e.g. train.epochs=5."),
@@ -21,6 +31,9 @@ def plan(
     budget_gib: Annotated[float | None, typer.Option(help="Memory a training step may take, in GiB.")] = None,
     layout: Layout = None,
     dataset: Dataset = None,
+    skip_bad: SkipBad = False,
+    group_regex: GroupRegex = None,
+    groups: Groups = None,
 ) -> None:
     """Fingerprint a dataset and write a plan that explains itself, with its folds."""
     from ukan.plan import flatten
@@ -33,8 +46,12 @@ def plan(
             settings=settings or [],
             name=name,
             budget_gib=budget_gib,
+            preset=preset.value,
             layout=layout,
             dataset=dataset,
+            skip_bad=skip_bad,
+            group_regex=group_regex,
+            groups=groups,
             on_progress=tell,
         )
     print_found(index)
@@ -44,6 +61,7 @@ def plan(
     values = flatten(made.model_dump(mode="json", exclude={"reasons"}))
     print()
     show.table(("field", "value", "because"), [(key, values[key], because) for key, because in made.reasons.items()])
-    if made.split.kind == "published":
-        print("\nThe published split is blind to groups: near-duplicates may be on both sides of it.")
+    if made.split.kind != "folds":
+        kind = "published" if made.split.kind == "published" else "random"
+        print(f"\nThe {kind} split is blind to groups: near-duplicates may be on both sides of it.")
     print(f"\nwritten: {path}\nnext: ukan train {shell_word(path)}   (--dry-run says first what it takes)")

@@ -1,17 +1,18 @@
 """The index: what is in a folder, and everything wrong with it in one pass, on folders made wrong by hand."""
 
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from ukan.data import duplicates
-from ukan.data.index import case_hash, dump_index, index_folder, index_sha256, load_index, save_index
+from ukan.data.index import Index, case_hash, dump_index, file_sha256, index_folder, index_sha256, load_index, save_index
+from ukan.data.masks import FITS_NO_RULE
 from ukan.data.problems import write_problems
-from ukan.errors import DataError
+from ukan.errors import DataError, UserError
 from ukan.plan import Case
 
 Write = Callable[..., Path]
@@ -186,19 +187,101 @@ def test_a_0_1_mask_among_smeared_ones_is_an_error_and_not_an_empty_case(raw: Pa
         rewrite(raw / f"masks/c00{i}.png", lambda a: a, f"c00{i}.jpg", quality=60)
     rewrite(raw / "masks/c005.png", lambda a: a // 255)
     index = index_folder(raw)
-    assert [(p.kind, p.where) for p in index.errors] == [("mask values fit no rule", "masks/c005.png")]
+    assert [(p.kind, p.where) for p in index.errors] == [(FITS_NO_RULE, "masks/c005.png")]
     assert [case.case for case in index.cases] == [f"c00{i}" for i in range(5)]
 
 
-def test_instance_ids_are_all_foreground_with_a_warning(raw: Path) -> None:
+def relabel(raw: Path, values: Callable[[int], np.ndarray]) -> list[float]:
+    """Masks whose foreground, in stripes 8 columns wide, holds the values of each case's number; gives the foregrounds."""
     before = [case.foreground for case in index_folder(raw).cases]
-    columns = np.arange(64) % 5 + 1
     for i in range(6):
-        rewrite(raw / f"masks/c00{i}.png", lambda a: ((a > 0) * columns).astype(np.uint8))
+        stripes = values(i)[np.arange(64) // 8 % len(values(i))]
+        rewrite(raw / f"masks/c00{i}.png", lambda a, stripes=stripes: ((a > 0) * stripes).astype(stripes.dtype))  # type: ignore[misc]
+    return before
+
+
+def test_instance_ids_are_objects_of_one_class(raw: Path) -> None:
+    before = [case.foreground for case in index_folder(raw).cases]
+    for i in range(6):  # each object cut into 4 to 6 numbered columns
+
+        def numbered(mask: np.ndarray, count: int = 4 + i % 3) -> np.ndarray:
+            inside = np.flatnonzero(mask.any(axis=0))
+            number = 1 + (np.arange(mask.shape[1]) - inside[0]) * count // len(inside)
+            return ((mask > 0) * number).astype(np.uint8)
+
+        rewrite(raw / f"masks/c00{i}.png", numbered)
     index = index_folder(raw)
-    assert index.fingerprint is not None and index.fingerprint.mask_rule == "nonzero"
-    assert [case.foreground for case in index.cases] == before
-    assert {(p.level, p.kind) for p in index.problems} == {("warning", "mask with several labels")}
+    f = index.fingerprint
+    assert f is not None and (f.mask_rule, f.target, f.classes) == ("instances", "binary", ("foreground",))
+    assert [case.foreground for case in index.cases] == before and index.problems == []
+    assert "1, 2, ... n" in index.mask_rule_because and "data.mask_rule=labels" in index.mask_rule_because
+
+
+def test_a_label_map_has_classes_by_value_and_its_foreground_is_all_of_them(raw: Path) -> None:
+    before = relabel(raw, lambda i: np.array([10, 20, 30], np.uint8))
+    index = index_folder(raw)
+    f = index.fingerprint
+    assert f is not None and (f.mask_rule, f.label_values, f.target) == ("labels", (10, 20, 30), "multiclass")
+    assert f.classes == ("class_10", "class_20", "class_30")
+    assert [case.foreground for case in index.cases] == before and index.problems == []
+    assert "10, 20, 30" in index.mask_rule_because
+
+
+def test_a_rule_set_by_hand_goes_before_what_the_masks_suggest_and_what_does_not_fit_is_an_error(raw: Path) -> None:
+    relabel(raw, lambda i: np.array([1, 2, 3] if i else [1, 2, 7], np.uint8))
+    rules = {}
+    for rule in ("nonzero", "instances", "labels"):
+        index = index_folder(raw, mask_rule=rule)  # type: ignore[arg-type]
+        assert index.fingerprint is not None and "by hand" in index.mask_rule_because
+        rules[rule] = (index.fingerprint.mask_rule, index.fingerprint.label_values, len(index.errors))
+    assert rules["nonzero"] == ("nonzero", (), 0) and rules["instances"] == ("instances", (), 0)
+    assert rules["labels"][0] == "labels" and rules["labels"][2] == 0
+    index = index_folder(raw, label_values=[1, 2, 3])
+    assert index.fingerprint is not None and index.fingerprint.label_values == (1, 2, 3)
+    assert [(p.kind, p.where) for p in index.errors] == [(FITS_NO_RULE, "masks/c000.png")] and "7" in index.errors[0].what
+    assert len(index.cases) == 5
+    halved = index_folder(raw, mask_rule="half")
+    assert [p.kind for p in halved.errors] == [FITS_NO_RULE] * 6 and halved.fingerprint is None
+
+
+def test_an_unknown_rule_is_refused_before_anything_is_read(raw: Path) -> None:
+    with pytest.raises(UserError, match="'labels'"):
+        index_folder(raw, mask_rule="label")  # type: ignore[arg-type]
+
+
+def test_classes_with_masks_of_their_own_may_overlap(raw: Path) -> None:
+    expected = [case.foreground for case in index_folder(raw).cases]
+    left = np.arange(64) < 32
+    for path in list((raw / "masks").iterdir()):
+        with Image.open(path) as file:
+            mask = np.asarray(file)
+        for name, shown in (("whole", mask), ("left", mask * left)):
+            (raw / "masks" / name).mkdir(exist_ok=True)
+            Image.fromarray(shown).save(raw / "masks" / name / path.name)
+        path.unlink()
+    index = index_folder(raw)
+    f = index.fingerprint
+    assert f is not None and (f.target, f.classes, f.mask_rule) == ("multilabel", ("left", "whole"), "nonzero")
+    assert all(case.classes == ("left", "whole") and len(case.masks) == 2 for case in index.cases)
+    assert [case.foreground for case in index.cases] == expected  # the union of both
+    with pytest.raises(UserError, match="masks of its own"):
+        index_folder(raw, mask_rule="labels")
+
+
+def test_the_dataset_may_name_its_labels_itself() -> None:
+    rng = np.random.default_rng(0)
+    for name in ("imagesTr", "labelsTr"):
+        (Path("raw") / name).mkdir(parents=True)
+    for i in range(4):
+        labels = np.repeat(rng.integers(0, 4, (6, 8), dtype=np.uint8) % (3 + i % 2), 8, axis=1).repeat(8, axis=0)
+        Image.fromarray(rng.integers(0, 255, (48, 64), dtype=np.uint8)).save(f"raw/imagesTr/a{i}_0000.png")
+        Image.fromarray(labels).save(f"raw/labelsTr/a{i}.png")
+    content = {"channel_names": {"0": "x"}, "labels": {"background": 0, "stroma": 1, "gland": 2}, "file_ending": ".png"}
+    Path("raw/dataset.json").write_text(json.dumps(content))
+    index = index_folder(Path("raw"))
+    f = index.fingerprint
+    assert f is not None and (f.mask_rule, f.label_values, f.classes) == ("labels", (1, 2), ("stroma", "gland"))
+    assert {p.where for p in index.errors} == {"labelsTr/a1.png", "labelsTr/a3.png"}  # hold a value without a name
 
 
 def test_0_1_masks_0_255_masks_and_empty_ones_may_be_mixed(raw: Path) -> None:
@@ -240,9 +323,10 @@ def test_the_same_picture_under_two_classes_is_a_warning_and_one_group() -> None
     one, two, three = pictures(3)
     index = index_folder(busi_folder({"benign (1)": one, "benign (2)": two, "malignant (1)": three, "malignant (2)": two}))
     assert index.dataset == "busi" and index.errors == []
-    assert [(p.level, p.kind, p.where) for p in index.problems] == [
+    assert [(p.level, p.kind, p.where) for p in index.problems if p.kind != "one mask for several"] == [
         ("warning", "same picture twice under two classes", "benign (2) | malignant (2)")
     ]
+    assert [(pair.one, pair.other, pair.likeness) for pair in index.pairs] == [("benign (2)", "malignant (2)", 1.0)]
     assert {case.case: case.group for case in index.cases} == {
         "benign (1)": "benign (1)",
         "benign (2)": "benign (2)",
@@ -265,29 +349,104 @@ def test_near_duplicates_are_chained() -> None:
     assert index.cases[-1].group == "malignant (1)"
 
 
-def test_likeness_is_the_correlation_of_thumbnails() -> None:
-    one, two = pictures(2)
-    likeness = float(duplicates.thumbnail(one) @ duplicates.thumbnail(two))
-    small = [cv2.resize(p, (32, 32), interpolation=cv2.INTER_AREA).astype(float).ravel() for p in (one, two)]
-    assert likeness == pytest.approx(np.corrcoef(*small)[0, 1], abs=1e-3)
-    assert float(duplicates.thumbnail(one) @ duplicates.thumbnail(one // 2 + 60)) == pytest.approx(1, abs=1e-3)
+def groups_of(index: Index) -> set[frozenset[str]]:
+    groups: dict[str, set[str]] = {}
+    for case in index.cases:
+        groups.setdefault(case.group, set()).add(case.case)
+    return {frozenset(members) for members in groups.values()}
 
 
-def test_pictures_of_one_grey_are_like_nothing_unless_they_are_the_same() -> None:
-    flat = np.full((48, 64), 100, np.uint8)
-    thumbnails = np.stack([duplicates.thumbnail(p) for p in (flat, flat + 1, flat)])
-    assert duplicates.find_pairs(thumbnails, ["a", "b", "a"]) == [(0, 2, 1.0)]
+def test_pattern_table_and_likeness_are_chained_and_recorded(raw: Path) -> None:
+    (raw / "images/c003.png").write_bytes((raw / "images/c001.png").read_bytes())
+    Path("groups.csv").write_text(
+        "case,group\n" + "".join(f"c00{i},{'ab'[i in (4, 5)] if i > 2 else i}\n" for i in range(6))
+    )
+    expected = {frozenset({"c000"}), frozenset({"c001", "c003"}), frozenset({"c002"}), frozenset({"c004", "c005"})}
+    index = index_folder(raw, groups=Path("groups.csv"))
+    assert groups_of(index) == expected and index.fingerprint is not None and index.fingerprint.groups == 4
+    assert index.fingerprint.grouped_by == "--groups groups.csv, near-duplicates"
+    index = index_folder(raw, groups=Path("groups.csv"), group_regex=r"c00(2|\d)")
+    assert groups_of(index) == expected
+    assert index_folder(raw).fingerprint.grouped_by == "near-duplicates"  # type: ignore[union-attr]
 
 
-def test_pairs_are_found_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(duplicates, "_BLOCK", 2)
-    thumbnails = np.stack([duplicates.thumbnail(p) for p in (*pictures(4), pictures(2)[1], pictures(4)[3])])
-    pairs = duplicates.find_pairs(thumbnails, list("abcdef"))
-    assert [(a, b) for a, b, _ in pairs] == [(1, 4), (3, 5)]
+def test_groups_that_do_not_fit_are_refused_before_anything_is_read(raw: Path) -> None:
+    for path in (raw / "images").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="no match in 6 of 6"):
+        index_folder(raw, group_regex="(z)")
+    Path("groups.csv").write_text("case,group\nc000,a\n")
+    with pytest.raises(DataError, match="no group for 5"):
+        index_folder(raw, groups=Path("groups.csv"))
 
 
-def test_groups_are_joined_transitively_by_pairs_and_by_name() -> None:
-    assert duplicates.chain(7, [(1, 2), (4, 5)], ["", "p", "", "q", "p", "", "q"]) == [0, 1, 1, 3, 1, 1, 3]
+# Left out by hand
+
+
+def test_cases_with_errors_are_left_out_on_demand_and_recorded(raw: Path) -> None:
+    (raw / "images/c000.png").write_bytes(b"")
+    (raw / "masks/c001.png").write_bytes(b"nothing")
+    (raw / "masks/c002.png").unlink()
+    kept = index_folder(raw)
+    index = index_folder(raw, skip_bad=True)
+    assert index.cases == kept.cases and [case.case for case in index.cases] == ["c003", "c004", "c005"]
+    assert len(kept.errors) == 3 and kept.left_out == ()
+    assert index.errors == [] and index.left_out == ("images/c000.png", "images/c002.png", "masks/c001.png")
+    told = {p.where: p.do for p in index.problems}
+    assert all(told[name].startswith("left out (--skip-bad); ") for name in index.left_out)
+
+
+# An official test part, volumes, depths
+
+
+def test_what_could_be_tuned_to_is_taken_outside_the_test_part(write_dataset: Write) -> None:
+    for part, size, seed in (("train", (48, 64), 0), ("test", (96, 160), 1)):
+        write_dataset(Path("raw") / part, count=5, size=size, seed=seed)
+    index = index_folder(Path("raw"))
+    f = index.fingerprint
+    assert f is not None and (f.cases, f.test, f.groups, f.groups_with_object) == (10, 5, 5, 5)
+    assert f.height == (48, 48, 48) and f.width == (64, 64, 64)
+    shares = [case.foreground for case in index.cases if case.split == "train"]
+    assert f.lesion_share == pytest.approx(np.quantile(shares, (0.05, 0.5, 0.95)), abs=1e-6)
+
+
+def test_volumes_are_stacks_with_spacing_and_intensities_inside_their_masks() -> None:
+    nibabel = pytest.importorskip("nibabel")
+    rng = np.random.default_rng(0)
+    inside = []
+    for name in ("images", "masks"):
+        (Path("raw") / name).mkdir(parents=True)
+    for i in range(4):
+        values = rng.integers(-1024, 1500, (40, 32, 6 + i)).astype(np.int16)
+        values[:8] = -1000
+        mask = np.zeros(values.shape, np.uint8)
+        mask[12:20, 10:20, 2:4] = 1
+        inside.append(values[mask > 0])
+        affine = np.diag([0.5, 0.5, 3.0 + i, 1])
+        for kind, array in (("images", values), ("masks", mask)):
+            nibabel.save(nibabel.Nifti1Image(array, affine), f"raw/{kind}/v{i}.nii.gz")
+    index = index_folder(Path("raw"))
+    f = index.fingerprint
+    assert index.errors == [] and f is not None
+    assert [case.slices for case in index.cases] == [6, 7, 8, 9] and f.slices == 9
+    assert f.spacing_mm == (4.5, 0.5, 0.5) and f.channels == 1 and f.deep == 4 and f.hounsfield
+    assert f.intensity == pytest.approx(np.percentile(np.concatenate(inside), (0.5, 99.5)), abs=0.01)
+    assert f.lesion_side_px == pytest.approx([np.sqrt(80)] * 3, abs=0.1)  # 8 x 10 in each of the two slices that show it
+    assert f.near_duplicates == 0 and f.groups == 4
+
+
+def test_whole_numbers_alone_are_no_hounsfield_units(raw: Path) -> None:
+    for i in range(6):
+        rewrite(raw / f"images/c00{i}.png", lambda a: a.astype(np.uint16) * 16)
+    f = index_folder(raw).fingerprint
+    assert f is not None and f.deep == 6 and not f.hounsfield and f.intensity is not None
+
+
+def test_processes_find_what_threads_find(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (raw / "masks/c003.png").write_bytes(b"")
+    before = index_folder(raw)
+    monkeypatch.setattr("ukan.data.index._MANY", 1)
+    assert index_folder(raw) == before and len(before.errors) == 1
 
 
 # The file
@@ -304,6 +463,37 @@ def test_an_index_comes_back_from_its_file_whatever_the_names() -> None:
     assert [case._replace(foreground=0.0) for case in again] == [case._replace(foreground=0.0) for case in cases]
     assert [case.foreground for case in again] == pytest.approx([case.foreground for case in cases], abs=1e-9)
     assert dump_index(again) == dump_index(cases) and index_sha256(again) == index_sha256(cases)
+
+
+def test_the_hash_of_an_index_is_that_of_its_file() -> None:
+    cases = [Case("ü (1)", "ü.png", ("m.png",), "g", classes=("a",), channels=("b.png",), slices=3, grade="moderate")]
+    save_index(Path("index.csv"), cases)
+    assert file_sha256(Path("index.csv")) == index_sha256(cases)
+    with pytest.raises(DataError, match="nowhere"):
+        file_sha256(Path("nowhere.csv"))
+
+
+def test_an_index_of_an_older_version_is_read_and_keeps_its_hash() -> None:
+    text = (
+        "case,image,masks,group,label,split,width,height,foreground,hash\n"
+        'benign (1),benign/benign (1).png,"[""benign/benign (1)_mask.png""]",benign (1),benign,,564,468,0.07,ff\n'
+    )
+    Path("index.csv").write_text(text, encoding="utf-8")
+    assert load_index(Path("index.csv")) == [
+        Case(
+            "benign (1)",
+            "benign/benign (1).png",
+            ("benign/benign (1)_mask.png",),
+            "benign (1)",
+            "benign",
+            "",
+            564,
+            468,
+            0.07,
+            "ff",
+        )
+    ]
+    assert file_sha256(Path("index.csv")) == hashlib.sha256(text.encode()).hexdigest()
 
 
 def test_an_index_of_no_case_is_no_case() -> None:
@@ -328,3 +518,14 @@ def test_the_hash_of_a_case_covers_image_and_masks(raw: Path) -> None:
         with (raw / name).open("ab") as file:
             file.write(b"x")
         assert case_hash(raw, case) != before
+
+
+def test_the_hash_of_a_case_covers_further_channels_and_every_file_of_a_series() -> None:
+    for name in ("series/b.dcm", "series/a.dcm", "extra.png", "mask.png", "v.mhd", "v.raw"):
+        Path("raw", name).parent.mkdir(parents=True, exist_ok=True)
+        Path("raw", name).write_text(name)
+    case = Case("c", "series", ("mask.png",), channels=("extra.png", "v.mhd"))
+    content = "series/a.dcmseries/b.dcmmask.pngextra.pngv.mhdv.raw"
+    assert case_hash(Path("raw"), case) == hashlib.sha256(content.encode()).hexdigest()
+    with pytest.raises(DataError, match="gone"):
+        case_hash(Path("raw"), case._replace(image="gone"))

@@ -53,6 +53,25 @@ def test_classes_and_empty_masks_are_spread_evenly(group_of: int) -> None:
             assert abs(sum(of[name] == stratum for name in fold["val"]) - whole) <= 2 * group_of
 
 
+@pytest.mark.parametrize("group_of", [1, 3])
+def test_objects_of_all_sizes_are_spread_evenly(group_of: int) -> None:
+    rng = np.random.default_rng(0)
+    sizes = np.repeat(rng.permutation(np.geomspace(0.001, 0.6, 120 // group_of)), group_of)  # a group's objects are alike
+    made = [case._replace(foreground=float(size)) for case, size in zip(cases(120, group_of), sizes, strict=True)]
+    smallest, largest = np.quantile(sizes, (1 / 3, 2 / 3))
+    for fold in make_splits(made, SplitPlan(folds=5)):
+        held = [case.foreground for case in made if case.case in set(fold["val"])]
+        for count in (sum(size <= smallest for size in held), sum(size > largest for size in held)):
+            assert abs(count - 8) <= 2 * group_of
+
+
+def test_strata_too_small_to_spread_warn_nobody_and_lose_nobody(recwarn: pytest.WarningsRecorder) -> None:
+    made = [case._replace(label=f"kind {i % 17}", foreground=0.01 * (i % 23)) for i, case in enumerate(cases(60))]
+    splits = make_splits(made, SplitPlan(folds=5))
+    assert sorted(name for fold in splits for name in fold["val"]) == [case.case for case in made]
+    assert not [warning for warning in recwarn if "populated" in str(warning.message)]
+
+
 def test_a_class_of_fewer_cases_than_folds_is_no_obstacle() -> None:
     made = [case._replace(label="rare" if i < 2 else case.label) for i, case in enumerate(cases(40))]
     splits = make_splits(made, SplitPlan(folds=5))
@@ -81,6 +100,43 @@ def test_one_group_is_not_answered_with_a_number_of_folds_that_cannot_work_eithe
     assert "split.folds" not in str(error.value)
 
 
+# Official parts
+
+
+def with_test_part() -> list[Case]:
+    return [
+        case._replace(split="test" if i % 4 == 0 else "val" if i % 4 == 1 else "train") for i, case in enumerate(cases())
+    ]
+
+
+@pytest.mark.parametrize(
+    "split", [SplitPlan(), SplitPlan(kind="random"), SplitPlan(kind="published", seeds=(1, 2))], ids=lambda split: split.kind
+)
+def test_an_official_test_part_is_in_no_fold_unless_it_is_pooled(split: SplitPlan) -> None:
+    made = with_test_part()
+    outside = {case.case for case in made if case.split != "test"}
+    for fold in make_splits(made, split):
+        assert set(fold["train"]) | set(fold["val"]) == outside
+    for fold in make_splits(made, split.model_copy(update={"official_test": "pool"})):
+        assert set(fold["train"]) | set(fold["val"]) == {case.case for case in made}
+
+
+# At random
+
+
+def test_random_folds_have_the_sizes_of_the_grouped_ones_and_know_no_group() -> None:
+    made = uneven()
+    group = {case.case: case.group for case in made}
+    grouped, dealt = (make_splits(made, SplitPlan(kind=kind)) for kind in ("folds", "random"))  # type: ignore[arg-type]
+    assert [len(fold["val"]) for fold in dealt] == [len(fold["val"]) for fold in grouped]
+    assert sorted(name for fold in dealt for name in fold["val"]) == sorted(group)
+    for fold in dealt:
+        assert not set(fold["train"]) & set(fold["val"]) and len(fold["train"]) + len(fold["val"]) == len(made)
+    assert any({group[name] for name in fold["train"]} & {group[name] for name in fold["val"]} for fold in dealt)
+    assert make_splits(made[::-1], SplitPlan(kind="random")) == dealt
+    assert make_splits(made, SplitPlan(kind="random", seeds=(1,))) != dealt
+
+
 # As published
 
 
@@ -105,6 +161,18 @@ def test_published_splits_are_one_for_each_seed_and_blind_to_groups() -> None:
     assert splits == make_splits(
         [case._replace(group=case.case) for case in made], SplitPlan(kind="published", seeds=(2981, 6142, 1187))
     )
+
+
+def test_a_published_split_holds_out_the_share_the_plan_says() -> None:
+    made = cases(50)
+    split = SplitPlan(kind="published", held_out=0.3, seeds=(7,))
+    assert make_splits(made, split) == [published_split([case.case for case in made], 7, 0.3)]
+    assert len(make_splits(made, split)[0]["val"]) == 15
+
+
+def test_one_case_cannot_be_split() -> None:
+    with pytest.raises(DataError, match="1 case"):
+        make_splits(cases(1), SplitPlan(kind="published"))
 
 
 # Who takes part

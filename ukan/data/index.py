@@ -4,29 +4,57 @@ import csv
 import hashlib
 import io
 import json
+import signal
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any, TypedDict, get_args
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
-from ukan.data import duplicates
-from ukan.data.layouts import LAYOUTS, find_layout
-from ukan.data.masks import MaskRule, choose_rule, fit_mask, foreground
-from ukan.data.problems import Problem
-from ukan.errors import DataError
-from ukan.imaging import read_image, read_mask
+from ukan.data import check
+from ukan.data.duplicates import Thumbnails, chain, find_pairs
+from ukan.data.facts import Facts, read_facts
+from ukan.data.fingerprint import make_fingerprint
+from ukan.data.groups import groups_by_regex, groups_by_table
+from ukan.data.layouts import LAYOUTS, Layout, find_layout
+from ukan.data.masks import MEANING, Rule, choose_rule
+from ukan.data.problems import Problem, by_gravity
+from ukan.errors import DataError, UserError, nearest
 from ukan.paths import slug, write_text
-from ukan.plan import Case, Fingerprint
+from ukan.plan import Case, Fingerprint, MaskRule
 from ukan.runtime import usable_cores
 
-_COLUMNS = ("case", "image", "masks", "group", "label", "split", "width", "height", "foreground", "hash")
+_COLUMNS = Case._fields
+_LISTS = ("masks", "classes", "channels")
+_SINCE_2 = ("classes", "channels", "slices", "grade")  # columns that the first indexes do not have
+_MANY = 500  # from here on processes pay: threads wait for one another where Python itself works
 Progress = Callable[[int, int], None]
+
+
+class Reading(TypedDict, total=False):
+    """How a folder is read, as `index_folder` takes it."""
+
+    layout: str | None
+    """Read it as this layout instead of recognising it."""
+    dataset: str | None
+    """The dataset's name here; the layout's or the folder's by default."""
+    mask_rule: MaskRule | None
+    """Read masks by this rule instead of the one that their values suggest."""
+    label_values: Sequence[int]
+    """The values that are classes (mask_rule: labels)."""
+    skip_bad: bool
+    """Leave out cases that have errors."""
+    group_regex: str | None
+    """Its first group in a case's name or path is the case's group."""
+    groups: Path | None
+    """A CSV file with the columns case and group."""
 
 
 @dataclass(frozen=True)
@@ -41,65 +69,159 @@ class Index:
     fingerprint: Fingerprint | None
     """None where no case is usable."""
     mask_rule_because: str
+    pairs: list[check.Pair] = field(default_factory=list)
+    """Alike pictures worth a look, worst first."""
+    left_out: tuple[str, ...] = ()
+    """Files with errors that were left out on demand."""
+    thumbnails: Thumbnails = field(default=Thumbnails((), (), np.zeros((0, 32, 32), np.uint8)), compare=False)
+    """Of `cases`, in their order."""
 
     @property
     def errors(self) -> list[Problem]:
         return [problem for problem in self.problems if problem.level == "error"]
 
 
-@dataclass(frozen=True)
-class _Facts:
-    """What reading one case's files gives."""
-
-    case: Case
-    problems: list[Problem]
-    values: list[tuple[int, ...]]  # grey values of each mask
-    shares: dict[MaskRule, float]  # foreground of the united mask by either rule
-    colour: bool
-    pixels: str
-    thumbnail: NDArray[np.float32]
-
-
 def index_folder(
-    folder: Path, *, layout: str | None = None, dataset: str | None = None, on_progress: Progress | None = None
+    folder: Path,
+    *,
+    layout: str | None = None,
+    dataset: str | None = None,
+    mask_rule: MaskRule | None = None,
+    label_values: Sequence[int] = (),
+    skip_bad: bool = False,
+    group_regex: str | None = None,
+    groups: Path | None = None,
+    on_progress: Progress | None = None,
 ) -> Index:
-    """Read every case of a raw dataset once. Raises DataError only where no layout fits; all else is in `problems`."""
+    """Read every case of a raw dataset once; the options are those of `Reading`.
+
+    Raises DataError where no layout fits or the table of groups does not, UserError for impossible options; all else is in
+    `problems`.
+    """
+    if mask_rule is not None and mask_rule not in get_args(MaskRule):
+        raise UserError(f"data.mask_rule={mask_rule}: unknown. {nearest(str(mask_rule), list(get_args(MaskRule)))}")
     layout, root = find_layout(folder, layout)
-    cases, problems = LAYOUTS[layout].find_cases(root)
-    name = slug(dataset or LAYOUTS[layout].DATASET or folder.resolve().name)
+    known = LAYOUTS[layout]
+    cases, problems = known.find_cases(root)
+    name = slug(dataset or known.DATASET or root.resolve().name)
     twice = {case for case, count in Counter(case.case for case in cases).items() if count > 1}
     for case in (case for case in cases if case.case in twice):
         problems.append(Problem("error", "two cases of one name", case.image, case.case, "rename one of the files"))
     cases = sorted((case for case in cases if case.case not in twice), key=lambda case: case.case)
+    namings = {f"layout {layout}": {case.case: case.group for case in cases if case.group}}
+    if group_regex is not None:
+        namings[f"--group-regex {group_regex}"] = groups_by_regex(group_regex, cases)
+    if groups is not None:
+        namings[f"--groups {groups.name}"] = groups_by_table(groups, cases, [problem.where for problem in problems])
 
-    facts: list[_Facts] = []
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        for done, result in enumerate(pool.map(lambda case: _read(root, case), cases), start=1):
-            if isinstance(result, _Facts):
-                facts.append(result)
-                problems += result.problems
-            else:
-                problems += result
-            if on_progress:
-                on_progress(done, len(cases))
+    facts = []
+    for done, found in enumerate(_read_all(root, cases), start=1):
+        if isinstance(found, Facts):
+            facts.append(found)
+        else:
+            problems += found
+        if on_progress:
+            on_progress(done, len(cases))
+    rule = _rule(known, root, facts, mask_rule, label_values)
+    unfit = check.unusable(facts, rule) if facts else {}
+    problems += [problem for errors in unfit.values() for problem in errors]
+    facts = [fact for fact in facts if fact.case.case not in unfit]
+    problems += [problem for fact in facts for problem in fact.problems]
     if not facts:
         if not problems:
-            problems.append(Problem("error", "no image", str(root), "no image in this folder", LAYOUTS[layout].TREE))
-        return Index(root, name, layout, [], _sorted(problems), None, "")
+            problems.append(Problem("error", "no image", str(root), "no image in this folder", known.TREE))
+        return Index(root, name, layout, [], by_gravity(problems), None, rule.because)
 
-    rule, because = choose_rule([values for fact in facts for values in fact.values] or [(0,)])
-    problems += _mask_problems(facts, rule, because)
-    unfit = {p.where for p in problems if p.kind == "mask values fit no rule"}
-    facts = [fact for fact in facts if not unfit.intersection(fact.case.masks)]
-    pairs = duplicates.find_pairs(np.stack([f.thumbnail for f in facts]), [f.pixels for f in facts]) if facts else []
-    problems += _duplicate_problems(facts, pairs)
-    groups = duplicates.chain(len(facts), [(a, b) for a, b, _ in pairs], [fact.case.group for fact in facts])
+    names = [fact.case.case for fact in facts]
+    thumbnails = Thumbnails(names, [fact.digest for fact in facts], np.stack([fact.thumbnail for fact in facts]))
+    pairs = find_pairs(thumbnails)
+    given_names = [[naming.get(name, "") for name in names] for naming in namings.values()]
+    given = chain(len(facts), np.zeros((0, 2), np.intp), *given_names)
+    chained = chain(len(facts), np.column_stack([pairs.first, pairs.second]), *given_names)
+    alike, listed = check.likeness_problems(facts, pairs, given)
+    problems += [*check.doubts(facts, rule, chained), *alike, *check.group_problems(facts, given, chained)]
+    share: MaskRule = "half" if rule.rule == "half" else "nonzero"
     done_cases = [
-        fact.case._replace(group=facts[first].case.case, foreground=fact.shares[rule])
-        for fact, first in zip(facts, groups, strict=True)
+        fact.case._replace(group=names[first], foreground=fact.shares[share])
+        for fact, first in zip(facts, chained, strict=True)
     ]
-    fingerprint = _fingerprint(name, layout, done_cases, facts, rule, len(pairs)) if done_cases else None
-    return Index(root, name, layout, done_cases, _sorted(problems), fingerprint, because)
+    sources = [source for source, naming in namings.items() if naming] + ["near-duplicates"] * bool(len(pairs.first))
+    fingerprint = make_fingerprint(
+        done_cases,
+        facts,
+        rule,
+        _class_names(known, root, done_cases, rule),
+        dataset=name,
+        layout=layout,
+        modality=known.MODALITY,
+        index_sha256=index_sha256(done_cases),
+        grouped_by=", ".join(sources) or "nothing: every case is a group of its own",
+        near_duplicates=len(pairs.first),
+    )
+    left_out: tuple[str, ...] = ()
+    if skip_bad:
+        problems, left_out = _without_bad(problems)
+    return Index(
+        root, name, layout, done_cases, by_gravity(problems), fingerprint, rule.because, listed, left_out, thumbnails
+    )
+
+
+def _read_all(root: Path, cases: Sequence[Case]) -> Iterator[Facts | list[Problem]]:
+    """In the order of the cases, on all cores."""
+    pool: Executor
+    if len(cases) >= _MANY and sys.platform == "linux":  # elsewhere new processes would begin by running the user's script
+        pool = ProcessPoolExecutor(usable_cores(), get_context("fork"), _begin_worker)
+    else:
+        pool = ThreadPoolExecutor(usable_cores())
+    with pool:
+        yield from pool.map(partial(_read, root), cases, chunksize=16)
+
+
+def _begin_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
+    cv2.setNumThreads(0)  # its threads do not survive a fork
+
+
+def _read(root: Path, case: Case) -> Facts | list[Problem]:
+    found = read_facts(root, case)
+    if isinstance(found, Facts):
+        found.case = found.case._replace(hash=case_hash(root, case))
+    return found
+
+
+def _rule(layout: Layout, root: Path, facts: Sequence[Facts], by_hand: MaskRule | None, label_values: Sequence[int]) -> Rule:
+    """The rule of the masks: by hand, as the layout knows it, as the dataset names its labels, or as the values suggest."""
+    masks = [values for fact in facts for values in fact.mask_values]
+    found = tuple(sorted({value for values in masks for value in values if value > 0}))
+    named = layout.label_names(root)
+    classes_apart = any(fact.case.classes for fact in facts)
+    if by_hand or label_values:
+        values = tuple(label_values) or tuple(named) or found
+        rule = by_hand or "labels"
+        if rule == "labels" and classes_apart:
+            raise UserError("data.mask_rule=labels: here each class has masks of its own, which hold no other classes")
+        return Rule(rule, values if rule == "labels" else (), f"set by hand: {MEANING[rule]}", by_hand=True)
+    if layout.RULE:
+        known = f"known of this dataset: {MEANING[layout.RULE]}"
+        return Rule(layout.RULE, (tuple(named) or found) if layout.RULE == "labels" else (), known)
+    if len(named) > 1:
+        return Rule("labels", tuple(sorted(named)), f"the dataset names {len(named)} labels: each value a class")
+    return choose_rule(masks, may_be_labels=not classes_apart)
+
+
+def _class_names(layout: Layout, root: Path, cases: Sequence[Case], rule: Rule) -> tuple[str, ...]:
+    named = layout.label_names(root)
+    if rule.rule == "labels":
+        return tuple(named.get(value, f"class_{value}") for value in rule.label_values)
+    apart = sorted({name for case in cases for name in case.classes}, key=lambda name: (not name.isdigit(), name.zfill(9)))
+    return tuple(apart) or (tuple(named.values()) if len(named) == 1 else ("foreground",))
+
+
+def _without_bad(problems: Sequence[Problem]) -> tuple[list[Problem], tuple[str, ...]]:
+    """Errors of single files become warnings that these are left out; those of files that describe the dataset stay."""
+    bad = [p for p in problems if p.level == "error" and Path(p.where).suffix.lower() not in (".json", ".csv")]
+    told = [p._replace(level="warning", do=f"left out (--skip-bad); {p.do}") if p in bad else p for p in problems]
+    return told, tuple(sorted({problem.where for problem in bad}))
 
 
 def dump_index(cases: Sequence[Case]) -> str:
@@ -107,13 +229,24 @@ def dump_index(cases: Sequence[Case]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
     for case in cases:
-        row = case._replace(masks=json.dumps(case.masks, ensure_ascii=False), foreground=f"{case.foreground:.9g}")  # type: ignore[arg-type]
-        writer.writerow(row)
+        row: dict[str, Any] = case._asdict()
+        row |= {key: json.dumps(row[key], ensure_ascii=False) for key in _LISTS}
+        writer.writerow((row | {"foreground": f"{case.foreground:.9g}"}).values())
     return text.getvalue()
 
 
 def index_sha256(cases: Sequence[Case]) -> str:
+    """The hash of the file that `save_index` writes."""
     return hashlib.sha256(dump_index(cases).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Raises DataError where the file cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from error
 
 
 def save_index(path: Path, cases: Sequence[Case]) -> None:
@@ -121,170 +254,42 @@ def save_index(path: Path, cases: Sequence[Case]) -> None:
 
 
 def load_index(path: Path) -> list[Case]:
+    """The cases of an index.csv, of older ones too. Raises DataError where it is none."""
     try:
         reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
-        if tuple(reader.fieldnames or ()) != _COLUMNS:
+        columns = tuple(reader.fieldnames or ())
+        if columns not in (_COLUMNS, tuple(column for column in _COLUMNS if column not in _SINCE_2)):
             raise ValueError(f"its columns are not {', '.join(_COLUMNS)}")
-        return [
-            Case(
-                case=row["case"],
-                image=row["image"],
-                masks=tuple(json.loads(row["masks"])),
-                group=row["group"],
-                label=row["label"],
-                split=row["split"],
-                width=int(row["width"]),
-                height=int(row["height"]),
-                foreground=float(row["foreground"]),
-                hash=row["hash"],
-            )
-            for row in reader
-        ]
+        numbers = {"width": int, "height": int, "slices": int, "foreground": float}
+        cases = []
+        for row in reader:
+            fields: dict[str, Any] = dict(row)
+            fields |= {key: tuple(json.loads(row[key])) for key in _LISTS if key in columns}
+            fields |= {key: number(row[key]) for key, number in numbers.items() if key in columns}
+            cases.append(Case(**fields))
     except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
         raise DataError(f"{path}: not a readable index ({error}); run `ukan plan` again") from error
+    return cases
 
 
 def case_hash(root: Path, case: Case) -> str:
-    """sha256 over the bytes of a case's files. Raises DataError where one cannot be read."""
+    """sha256 over the bytes of a case's files: image, masks, further channels; of a folder every file in the order of names.
+
+    Raises DataError where one cannot be read.
+    """
     digest = hashlib.sha256()
-    for name in (case.image, *case.masks):
+    for name in (case.image, *case.masks, *case.channels):
         try:
-            digest.update((root / name).read_bytes())
+            for path in _files_of(root / name):
+                digest.update(path.read_bytes())
         except OSError as error:
             raise DataError(f"{root / name}: {error.strerror}") from error
     return digest.hexdigest()
 
 
-def _read(root: Path, case: Case) -> _Facts | list[Problem]:
-    """Everything one case's files tell, or what is wrong with them."""
-    problems: list[Problem] = []
-    try:
-        image = read_image(root / case.image)
-    except DataError as error:
-        return [_unreadable("image", case.image, error, root)]
-    height, width = image.shape[:2]
-    values: list[tuple[int, ...]] = []
-    united: dict[MaskRule, NDArray[np.bool_]] = {r: np.zeros((height, width), bool) for r in ("nonzero", "half")}
-    for name in case.masks:
-        try:
-            mask = read_mask(root / name)
-        except DataError as error:
-            problems.append(_unreadable("mask", name, error, root))
-            continue
-        counts = np.bincount(mask.ravel(), minlength=256)
-        values.append(tuple(int(v) for v in np.flatnonzero(counts)))
-        try:
-            for rule, whole in united.items():
-                whole |= fit_mask(foreground(mask, rule), height, width, name)
-        except DataError as error:
-            what = str(error).partition(": ")[2]
-            problems.append(Problem("error", "mask and image differ in shape", name, what, "give the mask of this image"))
-            continue
-        if mask.shape != (height, width):
-            what = f"mask {mask.shape[1]}x{mask.shape[0]}, image {width}x{height}"
-            problems.append(
-                Problem("warning", "mask of another size", name, what, "resized by nearest value; check that they fit")
-            )
-        with Image.open(root / name) as file:
-            if "A" in file.getbands():
-                problems.append(Problem("note", "mask with alpha", name, f"mode {file.mode}", "alpha is left out"))
-    if any(problem.level == "error" for problem in problems):
-        return problems
-    if len(case.masks) > 1:
-        problems.append(Problem("note", "several masks", case.case, f"{len(case.masks)} masks", "united"))
-    if min(height, width) < 16:
-        problems.append(Problem("warning", "tiny image", case.image, f"{width}x{height}", "check that it is an image"))
-    spread = image.max(axis=2).astype(np.int16) - image.min(axis=2)
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    return _Facts(
-        case=case._replace(width=width, height=height, hash=case_hash(root, case)),
-        problems=problems,
-        values=values,
-        shares={rule: float(whole.mean()) for rule, whole in united.items()},
-        colour=bool((spread > 16).mean() > 0.001),
-        pixels=hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest(),
-        thumbnail=duplicates.thumbnail(grey),
-    )
-
-
-def _unreadable(kind: str, name: str, error: DataError, root: Path) -> Problem:
-    what = str(error).removeprefix(f"{root / name}: ")
-    return Problem("error", f"unreadable {kind}", name, what, "replace the file, or remove the case")
-
-
-def _mask_problems(facts: Iterable[_Facts], rule: MaskRule, because: str) -> list[Problem]:
-    problems = []
-    for fact in facts:
-        for name, values in zip(fact.case.masks, fact.values, strict=True):
-            if rule == "half" and 0 < max(values) < 128:
-                what = f"values up to {max(values)} where others reach white: it would come out empty"
-                problems.append(Problem("error", "mask values fit no rule", name, what, "store it as 0 and 255"))
-            elif len(values) > 2 and rule == "half":
-                problems.append(Problem("note", "mask with greys", name, f"{len(values)} values", "cut at 128"))
-            elif len(values) > 2:
-                problems.append(Problem("warning", "mask with several labels", name, because, "united into one foreground"))
-        if fact.shares[rule] == 0:
-            problems.append(
-                Problem("note", "empty mask", fact.case.case, "no foreground", "kept or left out by data.empty_cases")
-            )
-        elif fact.shares[rule] > 0.95:
-            what = f"{fact.shares[rule]:.0%} of the image is foreground"
-            problems.append(
-                Problem("warning", "mask covers the image", fact.case.case, what, "check that it is not inverted")
-            )
-    return problems
-
-
-def _duplicate_problems(facts: Sequence[_Facts], pairs: Sequence[tuple[int, int, float]]) -> list[Problem]:
-    problems = []
-    for a, b, likeness in pairs:
-        one, other = facts[a].case, facts[b].case
-        same = facts[a].pixels == facts[b].pixels
-        kind = "same picture twice" if same else "near-duplicates"
-        if one.label != other.label:
-            kind += " under two classes"
-        what = f"likeness {likeness:.4f}"
-        problems.append(
-            Problem("warning", kind, f"{one.case} | {other.case}", what, "kept in one group, on one side of every fold")
-        )
-    return problems
-
-
-def _fingerprint(
-    dataset: str, layout: str, cases: Sequence[Case], facts: Sequence[_Facts], rule: MaskRule, near: int
-) -> Fingerprint:
-    heights, widths = ([getattr(case, side) for case in cases] for side in ("height", "width"))
-    shares = np.array([case.foreground for case in cases if case.foreground > 0] or [0.0])
-    sides = np.sqrt([c.foreground * c.width * c.height for c in cases if c.foreground > 0] or [0.0])
-    counts = Counter(value for fact in facts for values in fact.values for value in values)
-    return Fingerprint(
-        dataset=dataset,
-        layout=layout,
-        index_sha256=index_sha256(cases),
-        cases=len(cases),
-        empty=sum(case.foreground == 0 for case in cases),
-        groups=len({case.group for case in cases}),
-        labels=dict(sorted(Counter(case.label for case in cases).items())),
-        height=_min_median_max(heights),
-        width=_min_median_max(widths),
-        colour=sum(fact.colour for fact in facts),
-        lesion_share=_quantiles(shares, 6),
-        lesion_side_px=_quantiles(sides, 1),
-        mask_values={str(value): count for value, count in counts.most_common(16)},
-        mask_rule=rule,
-        near_duplicates=near,
-    )
-
-
-def _min_median_max(values: Sequence[int]) -> tuple[int, int, int]:
-    return min(values), int(np.median(values)), max(values)
-
-
-def _quantiles(values: NDArray[np.float64], digits: int) -> tuple[float, float, float]:
-    low, middle, high = (round(float(q), digits) for q in np.quantile(values, (0.05, 0.5, 0.95)))
-    return low, middle, high
-
-
-def _sorted(problems: Sequence[Problem]) -> list[Problem]:
-    order = {"error": 0, "warning": 1, "note": 2}
-    return sorted(problems, key=lambda p: (order[p.level], p.kind, p.where))
+def _files_of(path: Path) -> list[Path]:
+    if path.is_dir():
+        return sorted(file for file in path.iterdir() if file.is_file())
+    if path.name.lower().endswith(".mhd"):  # its voxels are in a file beside it
+        return [path, *(beside for suffix in (".raw", ".zraw") if (beside := path.with_suffix(suffix)).is_file())]
+    return [path]

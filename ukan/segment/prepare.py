@@ -2,34 +2,37 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
-from ukan.data.index import Index, index_folder, save_index
+from ukan.data.duplicates import save_thumbnails
+from ukan.data.index import Index, Reading, index_folder, save_index
 from ukan.data.layouts import LAYOUTS
 from ukan.data.problems import write_problems
 from ukan.data.splits import choose_cases, make_splits
 from ukan.errors import DataError, UserError, nearest
 from ukan.paths import PLANS, PlanFolder, slug, write_text
 from ukan.plan import Plan, flatten, parse_settings, read_yaml, settable_keys
-from ukan.planning.segment import plan_segment
+from ukan.planning.segment import PresetName, plan_segment
 
 Progress = Callable[[int, int], None]
 
 
 def check_folder(
-    folder: Path, *, layout: str | None = None, dataset: str | None = None, on_progress: Progress | None = None
+    folder: Path, *, on_progress: Progress | None = None, **reading: Unpack[Reading]
 ) -> tuple[Index, PlanFolder]:
-    """Index a raw folder and write index.csv, problems.csv, fingerprint.json to plans/<dataset>/.
+    """Index a raw folder and write index.csv, problems.csv, fingerprint.json and thumbnails.npz to plans/<dataset>/.
 
-    Returns the index and the folder written to. Problems are in the index, errors among them; nothing is raised for those.
+    `reading` says how the folder is read, see `Reading`. Returns the index and the folder written to. Problems are in the
+    index, errors among them; nothing is raised for those.
     """
-    index = index_folder(folder, layout=layout, dataset=dataset, on_progress=on_progress)
+    index = index_folder(folder, on_progress=on_progress, **reading)
     place = PlanFolder(PLANS / index.dataset)
     _refuse_another_dataset(place, index.root)
     write_problems(place.problems, index.problems)
     save_index(place.index, index.cases)
+    save_thumbnails(place.thumbnails, index.thumbnails)
     if index.fingerprint:
         write_text(place.fingerprint, index.fingerprint.model_dump_json(indent=2) + "\n")
     write_text(place.source, json.dumps({"root": _relative(index.root, place.root)}) + "\n")
@@ -43,13 +46,14 @@ def plan_folder(
     settings: Sequence[str] = (),
     name: str | None = None,
     budget_gib: float | None = None,
-    layout: str | None = None,
-    dataset: str | None = None,
+    preset: PresetName = "full",
     on_progress: Progress | None = None,
+    **reading: Unpack[Reading],
 ) -> tuple[Plan, Path, Index]:
     """Fingerprint a raw folder and write a plan with its folds. Returns the plan, its path and the index.
 
-    Raises DataError where files cannot be used: they are listed in problems.csv.
+    `reading` says how the folder is read, see `Reading`; what settings and recipe say of masks goes before it. Raises
+    DataError where files cannot be used: they are listed in problems.csv.
     """
     from ukan.models import model_sizes
     from ukan.models.cost import model_cost
@@ -59,12 +63,13 @@ def plan_folder(
     values = parse_settings(settings, settable_keys(list(model_sizes(model))))
     if budget_gib is not None:
         values["budget_gib"] = budget_gib
-    index, place = check_folder(folder, layout=layout, dataset=dataset, on_progress=on_progress)
+    reading |= _masks_asked({**flatten(content), **values})
+    index, place = check_folder(folder, on_progress=on_progress, **reading)
     if index.errors or index.fingerprint is None:
         first = index.errors[0]
         raise DataError(
             f"{folder}: {len(index.errors)} problem(s) keep cases from being used, all listed in {place.problems}; "
-            f"the first: {first.where}: {first.what} ({first.do})"
+            f"the first: {first.where}: {first.what} ({first.do}). --skip-bad leaves such cases out"
         )
     plan_name = slug(name or recipe or model)
     plan = plan_segment(
@@ -76,9 +81,9 @@ def plan_folder(
         model_sizes=model_sizes,
         recipe=content,
         settings=values,
-    ).model_copy(update={"recipe": recipe})
-    if plan.data.mask_rule != index.fingerprint.mask_rule:  # the index knows each case's foreground by its own rule alone
-        raise UserError(f"data.mask_rule={plan.data.mask_rule} does not fit: {index.mask_rule_because}")
+        preset=preset,
+    )
+    plan = plan.model_copy(update={"recipe": recipe, "data": plan.data.model_copy(update={"left_out": index.left_out})})
     splits = make_splits(choose_cases(index.cases, plan.data.empty_cases), plan.split)
     write_text(place.splits(plan_name), json.dumps({"folds": splits}, indent=1, ensure_ascii=False) + "\n")
     plan.save(place.plan(plan_name))
@@ -127,6 +132,19 @@ def _model_asked(recipe: dict[str, Any], settings: Sequence[str]) -> str:
         if setting.startswith("model.name="):
             return setting.partition("=")[2].strip()
     return recipe.get("model", {}).get("name", "ukan")
+
+
+def _masks_asked(said: Mapping[str, Any]) -> Reading:
+    """What recipe and settings say of the masks: the index has to know it."""
+    asked: Reading = {}
+    if "data.mask_rule" in said:
+        asked["mask_rule"] = said["data.mask_rule"]
+    if "data.label_values" in said:
+        values = said["data.label_values"]
+        if not isinstance(values, list) or not all(type(value) is int for value in values):
+            raise UserError(f"data.label_values={values}: a list of whole numbers is expected, such as [1,2]")
+        asked["label_values"] = values
+    return asked
 
 
 def _relative(root: Path, start: Path) -> str:
