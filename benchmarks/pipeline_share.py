@@ -20,9 +20,9 @@ from PIL import Image
 from ukan.data.batches import StepSampler, TrainingSamples, training_batches
 from ukan.data.cache import Prepared
 from ukan.data.phantoms import make_ultrasound
-from ukan.data.preprocess import prepare_image, prepare_mask, to_input
-from ukan.imaging import read_image, write_mask
-from ukan.inference import at_size, predict_prepared
+from ukan.data.preprocess import prepare_stack, prepare_truth, read_stack, to_input
+from ukan.imaging import write_mask
+from ukan.inference import decide, full_size, predict_stacks
 from ukan.losses import combined_loss
 from ukan.models.ukan import UKAN
 from ukan.plan import AugmentPlan, DataPlan, InferPlan, Plan, TrainPlan
@@ -53,18 +53,18 @@ def main() -> None:
     def united(masks: list[np.ndarray]) -> np.ndarray:
         return np.any(masks, axis=0) if masks else np.zeros((440, 560), bool)
 
-    images = np.stack([prepare_image(np.repeat(image[..., None], 3, 2), data) for image, _ in pairs])
-    masks = np.stack([prepare_mask(united(found), data)[..., None] for _, found in pairs])
+    images = np.concatenate([prepare_stack(image[None, ..., None], data) for image, _ in pairs])
+    masks = np.concatenate([prepare_truth(united(found)[None, None], data) for _, found in pairs])
     model = UKAN(1, 1).to(memory_format=torch.channels_last)
-    optimizer, loss = make_optimizer(model, plan.train), combined_loss({"bce": 0.5, "dice": 1.0})
+    optimizer, loss = make_optimizer(model, plan.train), combined_loss({"bce": 0.5, "dice": 1.0}, "binary")
 
     def step(batch: object) -> None:
         x = to_input(batch.images_BHWC, data).contiguous(memory_format=torch.channels_last)  # type: ignore[attr-defined]
         optimizer.zero_grad(set_to_none=True)
-        loss(model(x), batch.masks_BKHW).backward()  # type: ignore[attr-defined]
+        loss(model(x), batch.targets_BMHW).backward()  # type: ignore[attr-defined]
         optimizer.step()
 
-    samples = TrainingSamples(Prepared(names, images, masks), names, augment, 0)
+    samples = TrainingSamples(Prepared(names, [1] * len(names), images, masks), names, plan.train, data)
     batches = training_batches(samples, StepSampler(len(names), 8, 0, 0, arguments.steps + 1), 0, False)  # type: ignore[arg-type]
     load_s, step_s = [], []
     for _ in range(arguments.steps + 1):
@@ -85,15 +85,16 @@ def main() -> None:
             Image.fromarray(image).convert("RGB").save(f"{folder}/{i}.png")
         for start in range(0, len(pairs), 8):
             began = time.perf_counter()
-            raw = [read_image(Path(folder, f"{i}.png")) for i in range(start, min(start + 8, len(pairs)))]
-            prepared = np.stack([prepare_image(image, data) for image in raw])
+            raw = [read_stack([Path(folder, f"{i}.png")], data)[0] for i in range(start, min(start + 8, len(pairs)))]
+            prepared = [prepare_stack(stack, data) for stack in raw]
             read_s.append(time.perf_counter() - began)
             began = time.perf_counter()
-            found = predict_prepared([model], prepared, plan, torch.device("cpu"), "fp32")
+            found = list(predict_stacks([model], prepared, plan, torch.device("cpu"), "fp32"))
             network_s.append(time.perf_counter() - began)
             began = time.perf_counter()
-            for i, (image, probabilities) in enumerate(zip(raw, found, strict=True)):
-                write_mask(Path(folder, f"out/{start + i}.png"), at_size(probabilities, *image.shape[:2])[0] > 0.5)
+            for i, (stack, said) in enumerate(zip(raw, found, strict=True)):
+                whole = full_size(said.probabilities_DKhw, stack.shape[1:3], data)
+                write_mask(Path(folder, f"out/{start + i}.png"), decide(whole, plan)[0, 0])
             write_s.append(time.perf_counter() - began)
     read, network, write = (statistics.median(times) for times in (read_s, network_s, write_s))
     print(

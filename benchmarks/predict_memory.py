@@ -18,15 +18,15 @@ def one(folder: Path, count: int) -> None:
 
     from ukan.plan import DataPlan, InferPlan, Plan
     from ukan.runtime import peak_memory_gib
-    from ukan.segment.predict import find_jobs, run_jobs
+    from ukan.segment.predict import Wanted, find_jobs, run_jobs
 
     torch.set_num_threads(1)
     data = DataPlan(dataset="x", layout="folders", index_sha256="0", channels=1, input_size=(64, 64))
     plan = Plan(name="x", data=data, infer=InferPlan(batch_size=8))
     network = nn.Conv2d(1, 1, 3, padding=1)
     with tempfile.TemporaryDirectory() as out:
-        jobs = find_jobs(folder, Path(out))[:count]
-        run_jobs(jobs, [network], plan, torch.device("cpu"), "fp32")
+        jobs = find_jobs([folder], Path(out), plan)[:count]
+        run_jobs(jobs, Wanted(Path(out)), [network], plan, torch.device("cpu"), "fp32")
     print(peak_memory_gib() * 1024)
 
 

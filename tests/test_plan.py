@@ -93,10 +93,24 @@ def test_all_mistakes_of_a_plan_are_told_at_once() -> None:
     assert "got 'imagnet'" in str(error.value) and "'published'" in str(error.value)
 
 
-@pytest.mark.parametrize("version", [VERSION + 1, 0, None, "1"])
-def test_another_version_is_refused_with_the_command_to_run(version: object) -> None:
-    with pytest.raises(UserError, match=f"this ukan reads {VERSION}; run `ukan plan` again"):
-        Plan.load(written({**make_plan().model_dump(mode="json"), "version": version}))
+def load_with(version: object) -> Plan:
+    return Plan.load(written({**make_plan().model_dump(mode="json"), "version": version}))
+
+
+@pytest.mark.parametrize(
+    ("version", "do"),
+    [(VERSION + 1, "install a newer ukan"), (0, "run `ukan plan` again"), (None, "`ukan plan`"), ("1", "`ukan plan`")],
+)
+def test_a_version_that_cannot_be_read_is_refused_with_what_to_do(version: object, do: str) -> None:
+    with pytest.raises(UserError, match=f"this ukan reads 1 to {VERSION}; .*{do}"):
+        load_with(version)
+
+
+def test_a_plan_of_version_1_is_read_and_means_what_it_meant() -> None:
+    plan = load_with(1)
+    assert plan.version == VERSION
+    data = plan.data
+    assert (data.target, data.mask_rule, data.window, data.resize) == ("binary", "nonzero", "none", "stretch")
 
 
 @pytest.mark.parametrize("text", ["", "just words", "- a\n- b\n", "a: [1, 2\n", "a: b: c\n", "\x00", "train: {lr: 1.2.3e4}"])

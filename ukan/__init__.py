@@ -18,6 +18,7 @@ _PUBLIC = {
     "train": "ukan.segment.train",
     "evaluate": "ukan.segment.evaluate",
     "predict": "ukan.segment.predict",
+    "predictor": "ukan.segment.predict",
     "write_report": "ukan.report.page",
 }
 __all__ = [*_PUBLIC, "__version__"]

@@ -16,7 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ukan.errors import DataError, UserError, nearest
 from ukan.paths import write_text
 
-VERSION = 1
+VERSION = 2
+MaskRule = Literal["nonzero", "half", "instances", "labels"]
+Target = Literal["binary", "multiclass", "multilabel"]
+Modality = Literal["ultrasound", "histology", "endoscopy", "dermoscopy", "radiology", "unknown"]
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -28,25 +31,34 @@ class _Part(BaseModel):
 
 
 class Case(NamedTuple):
-    """One image with its masks, as found in a raw folder; paths are relative to it, with forward slashes."""
+    """One image, or one volume, with its masks, as found in a raw folder; paths are relative to it, with forward slashes."""
 
     case: str
     """The name: the file's stem, with its folder before it where stems collide."""
     image: str
+    """A file, or the folder of a DICOM series."""
     masks: tuple[str, ...]
-    """Masks to be united; none where a case is known to show nothing."""
+    """Masks to be united, class by class; none where a case is known to show nothing."""
     group: str = ""
     """Cases of one group are never on both sides of a split."""
     label: str = ""
     """The class of the whole picture (benign, malignant, ...), empty where there is none."""
     split: str = ""
-    """The part of an official split, empty where there is none."""
+    """The part of an official split ("train", "val", "test"), empty where there is none."""
     width: int = 0
     height: int = 0
     foreground: float = 0.0
     """Share of the image inside the united mask; 0 is an empty mask."""
     hash: str = ""
-    """sha256 over the bytes of image and masks."""
+    """sha256 over the bytes of image, masks and further channels."""
+    classes: tuple[str, ...] = ()
+    """For each of `masks` the class it shows, where classes have masks of their own; otherwise empty."""
+    channels: tuple[str, ...] = ()
+    """Further files whose channels follow those of `image`."""
+    slices: int = 1
+    """How many slices a volume has; 1 for a picture."""
+    grade: str = ""
+    """A finer class of the whole picture (a tumour's grade), for tables only."""
 
 
 class Fingerprint(_Part):
@@ -54,23 +66,49 @@ class Fingerprint(_Part):
 
     dataset: str
     layout: str
+    modality: Modality = "unknown"
     index_sha256: str
     cases: int
+    """All of them, an official test part included."""
+    test: int = 0
+    """Cases of an official test part."""
     empty: int
+    """Cases outside the test part whose mask is empty."""
     groups: int
+    """Groups of the cases outside the test part."""
+    groups_with_object: int = 0
+    """The same of those whose mask is not empty."""
+    grouped_by: str = ""
+    """What made the groups, in words."""
     labels: dict[str, int]
+    slices: int = 1
+    """The most slices of a case: 1 where there are no volumes."""
+    spacing_mm: tuple[float, float, float] | None = None
+    """Median distance between slices, rows and columns, where the files tell it."""
     height: tuple[int, int, int]
     """Smallest, median and largest, in pixels."""
     width: tuple[int, int, int]
+    channels: int = 3
+    """Channels of an image as read: 3 for ordinary pictures, also grey ones."""
     colour: int
     """Images whose channels differ."""
+    deep: int = 0
+    """Images of more than 8 bits."""
+    intensity: tuple[float, float] | None = None
+    """0.5th and 99.5th percentile of the deep images' values inside the masks, over all cases."""
+    hounsfield: bool = False
+    """Whether the deep images' values look like computed tomography's: whole numbers, air near -1000."""
     lesion_share: tuple[float, float, float]
     """5th, 50th and 95th percentile of the share of the image inside the mask, non-empty cases."""
     lesion_side_px: tuple[float, float, float]
-    """The same of the square root of the mask's area, in pixels."""
+    """The same of the square root of the mask's area (of a slice that shows it), in pixels."""
     mask_values: dict[str, int]
-    """How many masks hold each grey value; at most the 16 most frequent."""
-    mask_rule: Literal["nonzero", "half"]
+    """How many masks hold each value; at most the 16 most frequent."""
+    mask_rule: MaskRule
+    label_values: tuple[int, ...] = ()
+    """The values that stand for classes (mask_rule: labels)."""
+    classes: tuple[str, ...] = ("foreground",)
+    target: Target = "binary"
     near_duplicates: int
     """Pairs of pictures that are the same or nearly so."""
 
@@ -78,48 +116,88 @@ class Fingerprint(_Part):
 class DataPlan(_Part):
     dataset: str
     layout: str
+    modality: Modality = "unknown"
+    """What kind of pictures these are; augmentation follows it."""
     index_sha256: str
     """Of the index the plan was made from; training refuses another."""
+    grouped_by: str = ""
+    """What made the groups, in words."""
+    left_out: tuple[str, ...] = ()
+    """Files of the folder left out by hand (--skip-bad)."""
     empty_cases: Literal["keep", "drop"] = "keep"
     """Whether cases with an empty mask take part."""
-    mask_rule: Literal["nonzero", "half"] = "nonzero"
-    """Foreground is every value above 0, or every grey of at least 128."""
+    mask_rule: MaskRule = "nonzero"
+    """Foreground is every value above 0, or every grey of at least 128; instances: every value above 0, each an object of
+    its own; labels: each of `label_values` is a class."""
+    target: Target = "binary"
+    """One class; classes of which each pixel has at most one (softmax); or classes that may overlap (sigmoids)."""
     classes: tuple[str, ...] = ("foreground",)
-    """Names of the mask channels, one network output each."""
-    channels: Literal[1, 3] = 3
-    """What the network sees: grey or colour."""
+    """Names of the classes, background not among them."""
+    label_values: tuple[int, ...] = ()
+    """The mask value of each class (mask_rule: labels)."""
+    channels: Annotated[int, Field(ge=1, le=16)] = 3
+    """What the network sees: 1 grey, 3 colour, or as many as the files have."""
     colour_order: Literal["rgb", "bgr"] = "rgb"
+    window: Literal["none", "image"] | tuple[float, float] = "none"
+    """How values of more than 8 bits become 8: from each image's (volume's) own 0.5th to 99.5th percentile, or between two
+    fixed values. Images of 8 bits stay as they are."""
     input_size: tuple[int, int] = (256, 256)
-    """Height and width of the network's input; images are stretched to it."""
+    """Height and width of the network's input."""
+    resize: Literal["stretch", "letterbox"] = "stretch"
+    """Images are stretched to the input size, or keep their shape and are padded with black."""
     interpolation: Literal["area", "linear"] = "area"
     """How images shrink; masks always take the nearest value."""
     normalization: Literal["imagenet", "image", "published"] = "imagenet"
     """By ImageNet's mean and deviation; by each image's own; or by ImageNet's and a second time by 255, as published."""
+    empty_slices: Literal["keep", "balance"] = "keep"
+    """Of volumes: train on every slice, or on no more empty ones than ones with an object."""
+
+    @property
+    def outputs(self) -> int:
+        """Channels of the network's logits: one a class, and the background's where classes exclude one another."""
+        return len(self.classes) + (self.target == "multiclass")
 
     @model_validator(mode="after")
     def _sizes(self) -> "DataPlan":
         if min(self.input_size) < 1:
             raise ValueError(f"input_size must be positive, got {list(self.input_size)}")
+        if self.normalization != "image" and self.channels not in (1, 3):
+            raise ValueError(f"normalization={self.normalization} knows 1 or 3 channels, not {self.channels}; use image")
+        if isinstance(self.window, tuple) and not self.window[0] < self.window[1]:
+            raise ValueError(f"window must rise, got {list(self.window)}")
+        if (self.target == "multiclass") != (self.mask_rule == "labels"):
+            raise ValueError(f"target={self.target} does not go with mask_rule={self.mask_rule}")
+        if self.mask_rule == "labels" and len(self.label_values) != len(self.classes):
+            raise ValueError(f"label_values {list(self.label_values)} do not fit classes {list(self.classes)}")
+        if self.mask_rule != "labels" and self.label_values:
+            raise ValueError(f"label_values go with mask_rule=labels, not {self.mask_rule}")
+        if self.target == "binary" and len(self.classes) != 1:
+            raise ValueError(f"target=binary takes one class, got {list(self.classes)}")
         return self
 
 
 class SplitPlan(_Part):
-    kind: Literal["folds", "published"] = "folds"
-    """Grouped stratified folds; or the published random 80/20 split of the sorted names, once for each seed."""
+    kind: Literal["folds", "random", "published"] = "folds"
+    """Grouped stratified folds; folds at random, blind to groups, to show what leakage is worth; or the published random
+    split of the sorted names, once for each seed."""
     folds: Annotated[int, Field(ge=2)] = 5
-    """How many folds (kind: folds)."""
+    """How many folds (kind: folds, random)."""
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """The share held out (kind: published)."""
+    official_test: Literal["hold_out", "pool"] = "hold_out"
+    """An official test part stays outside the folds, or is pooled with the rest, as papers do."""
     seeds: tuple[Seed, ...] = (0,)
     """The seed of the folds, or one seed for each published split."""
 
     @model_validator(mode="after")
     def _one_seed_for_folds(self) -> "SplitPlan":
-        if not self.seeds or (self.kind == "folds" and len(self.seeds) != 1):
-            raise ValueError(f"folds take exactly one seed, published splits at least one; got {list(self.seeds)}")
+        if not self.seeds or (self.kind != "published" and len(self.seeds) != 1):
+            raise ValueError(f"seeds: folds take exactly one, published splits at least one; got {list(self.seeds)}")
         return self
 
     @property
     def count(self) -> int:
-        return self.folds if self.kind == "folds" else len(self.seeds)
+        return len(self.seeds) if self.kind == "published" else self.folds
 
 
 class ModelPlan(_Part):
@@ -134,7 +212,7 @@ class ModelPlan(_Part):
 
 
 class AugmentPlan(_Part):
-    """Random changes of a training sample, each with its probability; 0 switches one off."""
+    """Random changes of a training sample, each with its probability, 0 switching it off, and how far it reaches."""
 
     rot90: Fraction = 0.0
     """Quarter turns."""
@@ -143,20 +221,44 @@ class AugmentPlan(_Part):
     any_flip: Fraction = 0.0
     """One flip, drawn among horizontal, vertical and both (albumentations' former Flip, as published)."""
     affine: Fraction = 0.0
-    scale: tuple[float, float] = (0.8, 1.25)
+    scale: tuple[Positive, Positive] = (0.8, 1.25)
     """Range of the zoom (affine)."""
     rotate_deg: Annotated[float, Field(ge=0, le=180)] = 20.0
     """Largest rotation either way (affine)."""
     shift: Fraction = 0.1
     """Largest shift either way, as a share of the side (affine)."""
+    elastic: Fraction = 0.0
+    """A smooth random deformation."""
+    elastic_shift: Annotated[float, Field(ge=0, le=0.1)] = 0.02
+    """Deviation of the displacements along an axis, as a share of the shorter side (elastic)."""
+    colour: Fraction = 0.0
+    """A change of hue and saturation; pictures of three channels only."""
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.03
+    """Largest turn of the colour circle either way, 1 being the whole circle (colour)."""
+    saturation: Fraction = 0.2
+    """Largest change either way (colour)."""
     intensity: Fraction = 0.0
     brightness: Fraction = 0.2
-    """Largest change either way (intensity)."""
+    """Largest change either way, as a share of white (intensity)."""
     contrast: Fraction = 0.2
     """Largest change either way (intensity)."""
     gamma: Fraction = 0.0
+    gamma_range: tuple[Positive, Positive] = (0.7, 1.4)
+    """Range of the exponent; below 1 brightens (gamma)."""
     noise: Fraction = 0.0
+    noise_std: tuple[Fraction, Fraction] = (0.01, 0.06)
+    """Range of the deviation, as a share of white (noise)."""
     blur: Fraction = 0.0
+    blur_sigma_px: tuple[Positive, Positive] = (0.3, 1.0)
+    """Range of the deviation, in pixels of the network's input (blur)."""
+
+    @model_validator(mode="after")
+    def _ranges(self) -> "AugmentPlan":
+        for name in ("scale", "gamma_range", "noise_std", "blur_sigma_px"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name} must rise, got [{low:g}, {high:g}]")
+        return self
 
 
 class TrainPlan(_Part):
@@ -175,6 +277,7 @@ class TrainPlan(_Part):
     """A half cosine down to lr_end, moving each step or each epoch."""
     lr_end: Annotated[float, Field(ge=0)] = 1e-5
     bce_weight: Annotated[float, Field(ge=0)] = 0.5
+    """Weight of the cross-entropy: binary for each class, or over classes that exclude one another."""
     dice_weight: Annotated[float, Field(ge=0)] = 1.0
     clip_norm: Positive | None = None
     """Largest norm of the gradient."""
@@ -211,6 +314,8 @@ class Plan(_Part):
     recipe: str | None = None
     published: dict[str, float] = {}
     """Scores the recipe's paper reports, to lay beside ours."""
+    preset: Literal["smoke", "fast", "full"] = "full"
+    """How much training the planner aimed at."""
     budget_gib: Positive = 8.0
     """Memory a training step may take."""
     data: DataPlan
@@ -221,11 +326,17 @@ class Plan(_Part):
     reasons: dict[str, str] = {}
     """Why each derived value is what it is."""
 
+    @model_validator(mode="after")
+    def _colour(self) -> "Plan":
+        if self.train.augment.colour and self.data.channels != 3:
+            raise ValueError(f"train.augment.colour is for images of 3 channels, not {self.data.channels}; set it to 0")
+        return self
+
     # What a person may not set: made by planning from the folder itself.
     DERIVED: ClassVar[frozenset[str]] = frozenset(
         {
-            *("version", "task", "name", "protocol", "recipe", "published", "reasons"),
-            *("data.dataset", "data.layout", "data.index_sha256", "data.classes"),
+            *("version", "task", "name", "protocol", "recipe", "published", "preset", "reasons"),
+            *("data.dataset", "data.layout", "data.index_sha256", "data.grouped_by", "data.left_out"),
         }
     )
 
@@ -240,11 +351,7 @@ class Plan(_Part):
             raise UserError(f"{path} is a folder; give the plan's .yaml file") from None
         if not isinstance(content, dict):
             raise UserError(f"{path}: not a plan. Make one with: ukan plan FOLDER")
-        if content.get("version") != VERSION:
-            raise UserError(
-                f"{path}: a plan of version {content.get('version')}, this ukan reads {VERSION}; run `ukan plan` again"
-            )
-        return cls.parse(content, str(path))
+        return cls.parse(_upgraded(content, path), str(path))
 
     @classmethod
     def parse(cls, content: Mapping[str, Any], where: str) -> "Plan":
@@ -267,10 +374,22 @@ class Plan(_Part):
         return flatten({k: v for k, v in self.model_dump(mode="json").items() if k != "reasons"})
 
     def difference(self, other: "Plan") -> list[str]:
-        """Lines 'key: mine -> theirs' for every value in which two plans differ; reasons do not count."""
+        """Lines 'key: mine -> theirs' for every value in which two plans differ; what changes no result does not count."""
         mine, theirs = self.flat(), other.flat()
-        keys = [*mine, *(key for key in theirs if key not in mine)]
+        keys = [key for key in [*mine, *(key for key in theirs if key not in mine)] if key != "infer.batch_size"]
         return [f"{k}: {mine.get(k)} -> {theirs.get(k)}" for k in keys if mine.get(k) != theirs.get(k)]
+
+
+def _upgraded(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A plan of an older version as one of this version."""
+    version = content.get("version")
+    if version == 1:  # version 2 only added fields, whose defaults are what version 1 did
+        return content | {"version": VERSION}
+    if version != VERSION:
+        newer = isinstance(version, int) and version > VERSION
+        do = "install a newer ukan" if newer else "run `ukan plan` again"
+        raise UserError(f"{path}: a plan of version {version}, this ukan reads 1 to {VERSION}; {do}")
+    return content
 
 
 def settable_keys(model_sizes: Sequence[str] = ()) -> list[str]:
@@ -358,7 +477,8 @@ def _explain(row: Any) -> str:
         return f"{place}: no such field. {nearest(place, _keys(Plan, ''))}"
     if row["type"] == "missing":
         return f"{place}: missing"
-    return f"{place}: {row['msg'].removeprefix('Value error, ')}, got {row['input']!r}"
+    said = f"{place}: {row['msg'].removeprefix('Value error, ')}"
+    return said if isinstance(row["input"], dict) else f"{said}, got {row['input']!r}"
 
 
 def _first_line(error: Exception) -> str:

@@ -62,12 +62,12 @@ class Run:
         from ukan.models.weights import load_weights
 
         plan = self.plan
-        model = build_model(plan.model.name, plan.data.channels, len(plan.data.classes), plan.model.sizes)
+        model = build_model(plan.model.name, plan.data.channels, plan.data.outputs, plan.model.sizes)
         path = self.folder.fold(fold).weights
         try:
             model.load_state_dict(load_weights(path))
         except RuntimeError as error:
-            raise DataError(f"{path}: not the weights of this plan ({str(error).splitlines()[0]})") from error
+            raise DataError(f"{path}: not of the network that the run's plan describes; restore one of them") from error
         memory_format = torch.channels_last if plan.train.channels_last else torch.contiguous_format
         return model.eval().to(device).to(memory_format=memory_format)
 

@@ -6,24 +6,38 @@ from typing import Annotated
 import typer
 
 from ukan_cli import show
-from ukan_cli.check import shell_word
+from ukan_cli.check import Layout, shell_word
 from ukan_cli.train import Data, Device
 
 RunFolder = Annotated[Path, typer.Argument(help="The run folder.")]
 
 
-def evaluate(run: RunFolder, device: Device = None, data: Data = None) -> None:
-    """Score every held-out case by the fold that never saw it."""
+def evaluate(
+    run: RunFolder,
+    test: Annotated[
+        bool, typer.Option("--test", help="Score the official test part, once, by the mean of the finished folds.")
+    ] = False,
+    on: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Score another dataset, cases seen in training left out.")
+    ] = None,
+    layout: Layout = None,
+    tta: Annotated[bool, typer.Option("--tta", help="Average over the flips of training; as many times slower.")] = False,
+    device: Device = None,
+    data: Data = None,
+) -> None:
+    """Score every held-out case by the fold that never saw it; or an official test part; or another dataset."""
     from ukan.segment.evaluate import evaluate as stage
 
     with show.bar("scoring") as tell:
-        summary = stage(run, device=device, data=data, on_progress=tell)
+        summary, place = stage(run, test=test, on=on, layout=layout, tta=tta, device=device, data=data, on_progress=tell)
     print(
-        f"protocol {summary['protocol']}: {summary['scored']} scores of {summary['cases']} cases "
+        f"protocol {summary['protocol']}, {summary['what']}: {summary['scored']} scores of {summary['cases']} cases "
         f"in {summary['groups']} groups, at their own sizes"
     )
     if summary["folds_missing"]:
         print(f"folds not trained, their cases not scored: {', '.join(map(str, summary['folds_missing']))}")
+    if summary["left_out"]:
+        print(f"left out: {len(summary['left_out'])} cases that the networks may have been trained on, or twins of such")
     show.scores(summary)
-    print(f"written: {run / 'metrics_per_case.csv'}, {run / 'summary.json'}, {run / 'predictions'}")
+    print(f"written: {place.metrics}, {place.summary}, {place.predictions}")
     print(f"next: ukan report {shell_word(run)}")

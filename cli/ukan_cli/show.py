@@ -54,21 +54,60 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | No
 
 
 def scores(summary: dict[str, Any]) -> None:
-    """The table of an evaluation."""
-    rows = []
-    for name, score in summary["scores"].items():
-        interval = score["interval95"]
-        rows.append(
-            (
-                name,
-                "undefined" if score["mean"] is None else f"{score['mean']:.4f}",
-                f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else "-",
-                score["undefined"] or "",
-            )
+    """The table of an evaluation, a column a class where there are several, and a line for each further look."""
+    by_class: dict[str, Any] = summary.get("by_class", {})
+    unit = dict.fromkeys(("hd95", "assd", "hd95_penalised", "assd_penalised"), summary["unit"]) | {"object_hausdorff": "px"}
+    rows = [
+        (
+            f"{name}, {unit[name]}" if name in unit else name,
+            _number(score["mean"]),
+            _interval(score["interval95"]),
+            score["undefined"] or "",
+            *(_number(scores[name]["mean"]) for scores in by_class.values()),
         )
-    table(("score", "mean over cases", "95 % interval (groups)", "undefined"), rows)
+        for name, score in summary["scores"].items()
+    ]
+    table(("score", "mean over cases", "95 % interval (groups)", "undefined", *by_class), rows)
+    found, images, calibration = summary["lesions"], summary["images"], summary["calibration"]
+    counts = found["counts"]
+    print(
+        f"lesions: {counts['found']} of {counts['present']} found, sensitivity {_with_interval(found, 'sensitivity')}; "
+        f"false positives per image {_with_interval(found, 'false_positives_per_image')}"
+    )
+    print(
+        f"images: {images['true_positives']} of {images['with_object']} with an object called, "
+        f"{images['true_negatives']} of {images['without_object']} without one left empty, AUROC {_number(images['auroc'])}"
+    )
+    print(
+        f"calibration: ECE {_with_interval(calibration, 'ece_near_objects')} near objects, "
+        f"{_with_interval(calibration, 'ece')} over all pixels"
+    )
+    if objects := summary.get("objects"):
+        said = (f"{name} {_number(score['all'])} ({_interval(score['interval95'])})" for name, score in objects.items())
+        print(f"objects of all images together: {', '.join(said)}")
+    if without := summary.get("scores_without_twins"):
+        dice = without["dice"]
+        print(f"without cases that have a twin in training: dice {_number(dice['mean'])} ({_interval(dice['interval95'])})")
+    if (quality := summary.get("quality", {})).get("points"):
+        print(
+            f"predicted Dice: mean absolute error {_number(quality['mean_absolute_error'])}, Spearman "
+            f"{_number(quality['spearman'])}, failures caught {_number(quality['caught'])} of {quality['failures']}; "
+            f"unlike the training images: {quality['unfamiliar']['cases']} of {quality['cases']}"
+        )
     if published := summary.get("as_published"):
         print(published["what"] + ":")
         print("  " + ", ".join(f"{key} {value:.4f}" for key, value in published["mean"].items()))
         if published["paper"]:
             print("  the paper reports: " + ", ".join(f"{k} {v}" for k, v in published["paper"].items()))
+
+
+def _with_interval(scores: dict[str, Any], name: str) -> str:
+    return f"{_number(scores[name])} ({_interval(scores[f'{name}_interval95'])})"
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None or value != value else f"{value:.4f}"
+
+
+def _interval(interval: Sequence[float] | None) -> str:
+    return f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else "-"

@@ -37,7 +37,7 @@ def train(
 
     if dry_run:
         with show.bar("preparing") as tell:
-            trial = stage.dry_run(plan, device=device, data=data, on_progress=tell)
+            trial = stage.dry_run(plan, folds=fold, device=device, workers=workers, data=data, on_progress=tell)
         print(stage.describe(trial))
         return
     with show.bar("preparing") as tell:

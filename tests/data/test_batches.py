@@ -9,7 +9,7 @@ import torch
 from ukan.data.augment import Augmenter
 from ukan.data.batches import Batch, StepSampler, TrainingSamples, steps_per_epoch, training_batches, validation_batches
 from ukan.data.cache import Prepared
-from ukan.plan import AugmentPlan
+from ukan.plan import AugmentPlan, DataPlan, TrainPlan
 
 EVERYTHING = AugmentPlan(
     rot90=0.5, any_flip=0.5, hflip=0.5, vflip=0.5, affine=0.7, intensity=0.5, gamma=0.3, noise=0.3, blur=0.3
@@ -26,20 +26,25 @@ def prepared(count: int = 11, size: tuple[int, int] = (32, 32), channels: int = 
     rng = np.random.default_rng(0)
     images = rng.integers(60, 200, (count, *size, channels), dtype=np.uint8)
     masks = rng.integers(0, 2, (count, *size, classes), dtype=np.uint8)
-    return Prepared([f"case {i}" for i in range(count)], images, masks)
+    return Prepared([f"case {i}" for i in range(count)], [1] * count, images, masks)
+
+
+def training_samples(data: Prepared, names: list[str], augment: AugmentPlan, seed: int = 0, **plan: str) -> TrainingSamples:
+    about = DataPlan(dataset="x", layout="folders", index_sha256="0", **plan)
+    return TrainingSamples(data, names, TrainPlan(augment=augment, seed=seed), about)
 
 
 def batches(
     first: int = 0, last: int = 7, *, workers: int = 0, seed: int = 3, rank: int = 0, world: int = 1, size: int = 4
 ) -> list[Batch]:
-    samples = TrainingSamples(prepared(), [f"case {i}" for i in range(9)], EVERYTHING, seed)
+    samples = training_samples(prepared(), [f"case {i}" for i in range(9)], EVERYTHING, seed)
     sampler = StepSampler(len(samples), size, seed, first, last, rank, world)
     return list(training_batches(samples, sampler, workers, pin_memory=False))
 
 
 def same(one: list[Batch], other: list[Batch]) -> bool:
     return len(one) == len(other) and all(
-        a.names == b.names and torch.equal(a.images_BHWC, b.images_BHWC) and torch.equal(a.masks_BKHW, b.masks_BKHW)
+        a.names == b.names and torch.equal(a.images_BHWC, b.images_BHWC) and torch.equal(a.targets_BMHW, b.targets_BMHW)
         for a, b in zip(one, other, strict=True)
     )
 
@@ -95,7 +100,7 @@ def test_an_epoch_shows_no_case_twice_and_each_epoch_has_an_order_of_its_own() -
 
 
 def test_a_case_is_changed_anew_in_every_epoch() -> None:
-    samples = TrainingSamples(prepared(), ["case 3"], EVERYTHING, 0)
+    samples = training_samples(prepared(), ["case 3"], EVERYTHING, 0)
     images = [samples[epoch, 0][0].numpy().tobytes() for epoch in range(6)]
     assert len(set(images)) == 6
 
@@ -103,7 +108,7 @@ def test_a_case_is_changed_anew_in_every_epoch() -> None:
 def test_cases_of_one_epoch_are_changed_differently() -> None:
     twins = prepared()
     twins.images_NHWC[:] = twins.images_NHWC[0]
-    samples = TrainingSamples(twins, twins.names, AugmentPlan(affine=1.0), 0)
+    samples = training_samples(twins, twins.names, AugmentPlan(affine=1.0), 0)
     assert len({samples[0, position][0].numpy().tobytes() for position in range(11)}) == 11
 
 
@@ -115,11 +120,11 @@ def test_incomplete_batches_are_left_out_unless_there_is_no_other(count: int, si
 
 def test_names_stand_by_their_own_samples_when_a_fold_takes_some_cases() -> None:
     data = prepared()
-    samples = TrainingSamples(data, ["case 7", "case 2"], AugmentPlan(), 0)
+    samples = training_samples(data, ["case 7", "case 2"], AugmentPlan(), 0)
     for position, row in ((0, 7), (1, 2)):
         image, mask, name = samples[0, position]
         assert name == f"case {row}" and np.array_equal(image, data.images_NHWC[row])
-        assert np.array_equal(mask.permute(1, 2, 0), data.masks_NHWK[row]) and mask.dtype == torch.float32
+        assert np.array_equal(mask.permute(1, 2, 0), data.targets_NHWM[row]) and mask.dtype == torch.float32
 
 
 def test_validation_shows_every_case_once_as_it_is_in_the_order_asked() -> None:
@@ -131,7 +136,31 @@ def test_validation_shows_every_case_once_as_it_is_in_the_order_asked() -> None:
     for image, mask, name in rows:
         row = data.names.index(name)
         assert np.array_equal(image, data.images_NHWC[row])
-        assert np.array_equal(mask.permute(1, 2, 0), data.masks_NHWK[row])
+        assert np.array_equal(mask.permute(1, 2, 0), data.targets_NHWM[row])
+
+
+def volumes() -> Prepared:
+    """Two volumes of 6 and 3 slices and a picture; the first shows its object in slices 2 and 3."""
+    data = prepared(10)
+    data.targets_NHWM[:] = 0
+    data.targets_NHWM[[2, 3, 9], 5, 5] = 1
+    return Prepared(["a", "b", "c"], [6, 3, 1], data.images_NHWC, data.targets_NHWM)
+
+
+def test_a_volumes_slices_are_samples_of_their_own() -> None:
+    data = volumes()
+    assert [list(data.rows(name)) for name in "abc"] == [[0, 1, 2, 3, 4, 5], [6, 7, 8], [9]]
+    samples = training_samples(data, ["c", "a"], AugmentPlan())
+    assert samples.rows == [9, 0, 1, 2, 3, 4, 5] and samples.names == ["c", *"aaaaaa"]
+    found = validation_batches(data, ["b", "c"], 3)
+    shown = [(name, image) for batch in found for image, _, name in zip(*batch, strict=True)]
+    assert [name for name, _ in shown] == ["b", "b", "b", "c"]
+    assert all(np.array_equal(image, data.images_NHWC[row]) for (_, image), row in zip(shown, (6, 7, 8, 9), strict=True))
+
+
+def test_balanced_slices_are_all_with_an_object_and_as_many_without_spread_over_the_volume() -> None:
+    samples = training_samples(volumes(), ["a", "b", "c"], AugmentPlan(), empty_slices="balance")
+    assert samples.rows == [0, 2, 3, 5, 6, 9], "of a volume without an object one slice stays"
 
 
 # Mask and image in step
@@ -167,8 +196,8 @@ def test_shades_change_the_image_and_leave_the_mask(change: dict[str, float]) ->
     data = prepared(channels=3)
     augment = Augmenter(AugmentPlan(**change), (32, 32))
     for seed in range(8):
-        image, mask = augment(data.images_NHWC[0], data.masks_NHWK[0], seed)
-        assert np.array_equal(mask, data.masks_NHWK[0])
+        image, mask = augment(data.images_NHWC[0], data.targets_NHWM[0], seed)
+        assert np.array_equal(mask, data.targets_NHWM[0])
         assert not np.array_equal(image, data.images_NHWC[0]) and image.dtype == np.uint8
 
 
@@ -178,7 +207,7 @@ def test_masks_stay_0_and_1_and_shapes_stay_under_everything_at_once(channels: i
     data = prepared(1, (64, 32), channels, classes)
     augment = Augmenter(EVERYTHING, (64, 32))
     for seed in range(30):
-        image, mask = augment(data.images_NHWC[0], data.masks_NHWK[0], seed)
+        image, mask = augment(data.images_NHWC[0], data.targets_NHWM[0], seed)
         assert image.shape == (64, 32, channels) and mask.shape == (64, 32, classes)
         assert image.dtype == mask.dtype == np.uint8 and set(np.unique(mask)) <= {0, 1}
 

@@ -1,5 +1,7 @@
 """From file to network input: what is prepared is right, kept, and never taken from files that are not the index's."""
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from PIL import Image
 import ukan.data.cache
 from ukan.data.cache import cache_root, prepare_cases, read_case
 from ukan.data.index import case_hash, index_folder
-from ukan.data.preprocess import prepare_image, prepare_mask, to_input
+from ukan.data.preprocess import at_size, prepare_stack, prepare_truth, read_stack, to_input
 from ukan.errors import DataError
 from ukan.imaging import read_image, read_mask
 from ukan.plan import Case, DataPlan
@@ -30,6 +32,14 @@ def raw(write_dataset: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp
     return folder, index_folder(folder).cases
 
 
+def prepare_image(image_HWC: np.ndarray, data: DataPlan) -> np.ndarray:
+    return prepare_stack(image_HWC[None], data)[0]
+
+
+def prepare_mask(mask_HW: np.ndarray, data: DataPlan) -> np.ndarray:
+    return prepare_truth(mask_HW[None, None], data)[0, ..., 0]
+
+
 def cached() -> set[str]:
     return {path.name for path in cache_root().iterdir()} if cache_root().exists() else set()
 
@@ -42,12 +52,12 @@ def test_prepared_cases_are_the_files_prepared(raw: tuple[Path, list[Case]]) -> 
     data = data_plan()
     prepared = prepare_cases(root, cases, data)
     assert prepared.names == [case.case for case in cases]
-    assert prepared.images_NHWC.shape == (8, 24, 32, 1) and prepared.masks_NHWK.shape == (8, 24, 32, 1)
+    assert prepared.images_NHWC.shape == (8, 24, 32, 1) and prepared.targets_NHWM.shape == (8, 24, 32, 1)
     for row, case in enumerate(cases):
         assert np.array_equal(prepared.images_NHWC[row], prepare_image(read_image(root / case.image), data))
         mask = read_mask(root / case.masks[0]) > 0
-        assert np.array_equal(prepared.masks_NHWK[row, ..., 0], prepare_mask(mask, data))
-    assert set(np.unique(prepared.masks_NHWK)) == {0, 1}
+        assert np.array_equal(prepared.targets_NHWM[row, ..., 0], prepare_mask(mask, data))
+    assert set(np.unique(prepared.targets_NHWM)) == {0, 1}
 
 
 def test_a_second_call_reads_the_cache_and_no_image(raw: tuple[Path, list[Case]], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,9 +77,42 @@ def test_a_cache_may_be_deleted_at_any_time(raw: tuple[Path, list[Case]]) -> Non
     root, cases = raw
     first = prepare_cases(root, cases, data_plan())
     images = np.array(first.images_NHWC)
-    for gone in ("names.json", "images.npy", "masks.npy"):
+    for gone in ("names.json", "images.npy", "targets.npy"):
         (next(cache_root().iterdir()) / gone).unlink()
         assert np.array_equal(prepare_cases(root, cases, data_plan()).images_NHWC, images), f"without {gone}"
+
+
+@pytest.mark.parametrize("name", ["names.json", "images.npy", "targets.npy"])
+def test_a_damaged_cache_is_made_anew(raw: tuple[Path, list[Case]], name: str) -> None:
+    root, cases = raw
+    images = np.array(prepare_cases(root, cases, data_plan()).images_NHWC)
+    path = next(cache_root().iterdir()) / name
+    for size in (0, 10, path.stat().st_size // 2):
+        content = path.read_bytes()
+        path.unlink()  # what is mapped from it stays
+        path.write_bytes(content[:size])
+        assert np.array_equal(prepare_cases(root, cases, data_plan()).images_NHWC, images), f"{size} bytes of {name}"
+
+
+def test_no_room_for_the_cache_is_told_with_what_it_takes_and_nothing_is_kept(
+    raw: tuple[Path, list[Case]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(DataError, match=r"No space left on device; preparing the cases needs 0.0 GiB"):
+        prepare_cases(*raw, data_plan())
+    assert cached() == set()
+
+
+def test_what_a_killed_start_left_is_removed_when_it_is_old(raw: tuple[Path, list[Case]]) -> None:
+    old, young = (cache_root() / name for name in (".making-old", ".making-young"))
+    for left in (old, young):
+        left.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    prepare_cases(*raw, data_plan())
+    assert young.exists() and not old.exists()
 
 
 @pytest.mark.parametrize(
@@ -81,6 +124,9 @@ def test_a_cache_may_be_deleted_at_any_time(raw: tuple[Path, list[Case]]) -> Non
         {"interpolation": "linear"},
         {"colour_order": "bgr"},
         {"dataset": "other"},
+        {"resize": "letterbox"},
+        {"window": (0.0, 9.0)},
+        {"classes": ("lesion",)},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -133,21 +179,21 @@ def test_progress_counts_every_case(raw: tuple[Path, list[Case]]) -> None:
 
 def test_a_mask_of_another_size_than_its_image_is_brought_to_it(raw: tuple[Path, list[Case]]) -> None:
     root, cases = raw
-    before = read_case(root, cases[2], data_plan())[1]
+    before = read_case(root, cases[2], data_plan()).truth_KDHW
     with Image.open(root / "masks/c002.png") as mask:
         Image.fromarray(np.kron(np.asarray(mask), np.ones((3, 3), np.uint8))).save(root / "masks/c002.png")
     cases = index_folder(root).cases
-    image, mask_HW = read_case(root, cases[2], data_plan())
-    assert image.shape == (48, 64, 3) and np.array_equal(mask_HW, before)
+    opened = read_case(root, cases[2], data_plan())
+    assert opened.image_DHWC.shape == (1, 48, 64, 3) and np.array_equal(opened.truth_KDHW, before)
     prepared = prepare_cases(root, cases, data_plan(input_size=(48, 64)))
-    assert np.array_equal(prepared.masks_NHWK[2, ..., 0], before)
+    assert np.array_equal(prepared.targets_NHWM[2, ..., 0], before[0, 0])
 
 
 def test_a_case_without_masks_shows_nothing(raw: tuple[Path, list[Case]]) -> None:
     root, cases = raw
     case = cases[0]._replace(masks=())
-    image, mask = read_case(root, case._replace(hash=case_hash(root, case)), data_plan())
-    assert mask.shape == image.shape[:2] and not mask.any()
+    opened = read_case(root, case._replace(hash=case_hash(root, case)), data_plan())
+    assert opened.truth_KDHW.shape == (1, *opened.image_DHWC.shape[:3]) and not opened.truth_KDHW.any()
 
 
 # Preparing one picture
@@ -191,6 +237,48 @@ def test_masks_take_the_nearest_value() -> None:
     large = prepare_mask(mask, data_plan(input_size=(24, 48)))
     assert large.dtype == np.uint8 and np.array_equal(large, np.kron(mask, np.ones((2, 3), np.uint8)))
     assert set(np.unique(prepare_mask(mask, data_plan(input_size=(7, 9))))) == {0, 1}
+
+
+def test_a_letterbox_keeps_the_shape_and_is_undone_by_at_size() -> None:
+    data = data_plan(channels=3, input_size=(32, 32), resize="letterbox")
+    wide = np.full((10, 40, 3), 200, np.uint8)
+    framed = prepare_image(wide, data)
+    assert (framed[12:20] == 200).all() and not framed[:12].any() and not framed[20:].any()
+    mask = np.zeros((10, 40), bool)
+    mask[2:9, 5:30] = True
+    prepared = prepare_mask(mask, data_plan(input_size=(40, 40), resize="letterbox"))
+    assert np.array_equal(prepared[15:25], mask) and not prepared[:15].any() and not prepared[25:].any()
+    back = at_size(prepared[None].astype(np.float32), (10, 40), data_plan(input_size=(40, 40), resize="letterbox"))
+    assert np.array_equal(back[0] > 0.5, mask)
+
+
+@pytest.mark.parametrize("size", [(31, 77), (200, 9), (64, 64), (1, 300)])
+def test_a_letterbox_takes_every_shape_and_gives_it_back(size: tuple[int, int]) -> None:
+    data = data_plan(channels=1, input_size=(32, 64), resize="letterbox")
+    assert prepare_image(np.full((*size, 3), 9, np.uint8), data).shape == (32, 64, 1)
+    assert at_size(np.ones((2, 32, 64), np.float32), size, data).shape == (2, *size)
+
+
+def test_classes_that_exclude_one_another_become_numbers_and_others_channels() -> None:
+    truth = np.zeros((2, 3, 4, 4), bool)
+    truth[0, 0, 1], truth[1, 2, :, 3] = True, True
+    classes = {"classes": ("a", "b"), "input_size": (4, 4)}
+    labels = prepare_truth(truth, data_plan(target="multiclass", mask_rule="labels", label_values=(7, 9), **classes))
+    assert labels.shape == (3, 4, 4, 1) and np.array_equal(labels[..., 0], truth[0] + 2 * truth[1])
+    channels = prepare_truth(truth, data_plan(target="multilabel", **classes))
+    assert channels.shape == (3, 4, 4, 2) and np.array_equal(np.moveaxis(channels, -1, 0), truth)
+
+
+def test_channels_of_further_files_follow_and_files_of_other_sizes_are_refused(tmp_path: Path) -> None:
+    for number, size in enumerate([(6, 5), (6, 5), (7, 5)]):
+        Image.fromarray(np.full(size, 50 * number, np.uint8)).save(tmp_path / f"x_000{number}.png")
+    names = [tmp_path / f"x_000{number}.png" for number in range(3)]
+    stack, geometry = read_stack(names[:2], data_plan(channels=2, normalization="image"))
+    assert stack.shape == (1, 6, 5, 2) and geometry is None and stack[0, 0, 0].tolist() == [0, 50]
+    with pytest.raises(DataError, match=r"x_0002.png: not of the size of x_0000.png"):
+        read_stack(names, data_plan(channels=3))
+    with pytest.raises(DataError, match="an image of 2 channels for a network of 3"):
+        prepare_stack(stack, data_plan(channels=3))
 
 
 # The network's input

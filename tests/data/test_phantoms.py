@@ -1,16 +1,25 @@
+import csv
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, gaussian_filter
+from scipy.ndimage import binary_dilation, distance_transform_edt, gaussian_filter
+from scipy.ndimage import label as number_parts
+from scipy.stats import rankdata
 
 from ukan.data.index import index_folder
-from ukan.data.masks import united_mask
-from ukan.data.phantoms import Label, make_ultrasound, write_ultrasound
+from ukan.data.masks import read_truth
+from ukan.data.phantoms import PHANTOMS, Label, make_ultrasound, write_ultrasound
+from ukan.data.phantoms.endoscopy import PER_SEQUENCE, draw_scene, make_frame
+from ukan.data.phantoms.histology import PER_PATIENT, Grade, make_histology
 from ukan.imaging import read_image, read_mask
 
-Made = tuple[NDArray[np.uint8], list[NDArray[np.bool_]]]
+Bools = NDArray[np.bool_]
+Made = tuple[NDArray[np.uint8], list[Bools]]
+Pictures = dict[str, list[tuple[NDArray[np.uint8], Bools]]]
+COLOURED = ("histology", "endoscopy", "dermoscopy")
 
 
 def _make(seed: int, label: Label | None = None, height: int = 96, width: int = 120) -> Made:
@@ -18,7 +27,23 @@ def _make(seed: int, label: Label | None = None, height: int = 96, width: int = 
 
 
 def _bytes(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.png"))}
+    """Pictures and masks by name."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.suffix in (".png", ".jpg", ".bmp")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def _dice(one_HW: Bools, other_HW: Bools) -> float:
+    return float(2 * np.sum(one_HW & other_HW) / (one_HW.sum() + other_HW.sum()))
+
+
+def _rims(mask_HW: Bools, wide_px: float) -> tuple[Bools, Bools]:
+    """What lies just inside and just outside an outline."""
+    inside_HW, outside_HW = distance_transform_edt(mask_HW), distance_transform_edt(~mask_HW)
+    return (inside_HW > 0) & (inside_HW <= wide_px), (outside_HW > 0) & (outside_HW <= wide_px)
+
+
+def _is_mask(name: str) -> bool:
+    return any(word in name for word in ("mask", "anno", "segmentation"))
 
 
 @pytest.fixture(scope="module")
@@ -28,19 +53,168 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_same_seed_gives_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def made() -> Pictures:
+    """Thirty-two pictures (H, W, 3) of each coloured kind, and where their objects are (H, W)."""
+    pictures = {
+        kind: [PHANTOMS[kind].make(np.random.default_rng([7, seed]), 96, 120) for seed in range(32)] for kind in COLOURED
+    }
+    return {kind: [(image, np.any(masks, axis=0)) for image, masks in found] for kind, found in pictures.items()}
+
+
+@pytest.mark.parametrize("kind", PHANTOMS)
+def test_same_seed_gives_same_bytes_and_another_seed_others(kind: str, tmp_path: Path) -> None:
     for name, seed in (("one", 3), ("again", 3), ("other", 4)):
-        write_ultrasound(tmp_path / name, 4, seed)
+        PHANTOMS[kind].write(tmp_path / name, 4, seed)
     one, other = _bytes(tmp_path / "one"), _bytes(tmp_path / "other")
     assert one == _bytes(tmp_path / "again")
-    assert all(one[name] != other[name] for name in one.keys() & other.keys() if "mask" not in name)
+    assert all(one[name] != other[name] for name in one.keys() & other.keys() if not _is_mask(name))
 
 
-def test_a_picture_does_not_depend_on_the_count(written: Path, tmp_path: Path) -> None:
-    write_ultrasound(tmp_path, 13, seed=0)
-    few, many = _bytes(tmp_path), _bytes(written)
-    assert len([name for name in few if "mask" not in name]) == 13
+@pytest.mark.parametrize("kind", PHANTOMS)
+def test_a_picture_does_not_depend_on_the_count(kind: str, tmp_path: Path) -> None:
+    for count in (5, 9):
+        PHANTOMS[kind].write(tmp_path / str(count), count, 0)
+    few, many = _bytes(tmp_path / "5"), _bytes(tmp_path / "9")
+    assert len([name for name in few if not _is_mask(name)]) == 5
     assert few.items() <= many.items()
+
+
+@pytest.mark.parametrize("kind", PHANTOMS)
+@pytest.mark.parametrize(("height", "width"), [(96, 120), (150, 70), (32, 32)])
+def test_a_picture_is_8_bit_and_of_the_size_asked_with_a_mask_for_each_object(kind: str, height: int, width: int) -> None:
+    for seed in range(4):
+        image, masks = PHANTOMS[kind].make(np.random.default_rng(seed), height, width)
+        assert image.shape == ((height, width) if kind == "ultrasound" else (height, width, 3))
+        assert image.dtype == np.uint8 and image.std() > 5
+        assert all(mask_HW.shape == (height, width) and mask_HW.dtype == np.bool_ and mask_HW.any() for mask_HW in masks)
+        assert masks or kind == "ultrasound"
+        assert not masks or np.sum(masks, axis=0).max() == 1  # no two objects share a pixel
+
+
+@pytest.mark.parametrize("kind", PHANTOMS)
+def test_too_small_a_picture_is_refused(kind: str) -> None:
+    with pytest.raises(ValueError, match="sides of 32 px or more"):
+        PHANTOMS[kind].make(np.random.default_rng(0), 31, 200)
+
+
+@pytest.mark.parametrize("kind", COLOURED)
+def test_no_colour_tells_the_object(kind: str, made: Pictures) -> None:
+    """Of any 16x16x16 colours, learnt as objects' from half of the pictures, asked in the other half."""
+    colours = [(image_HWC // 16) @ np.array([256, 16, 1]) for image_HWC, _ in made[kind]]
+    masks = [mask_HW for _, mask_HW in made[kind]]
+    for learnt, asked in ((slice(0, None, 2), slice(1, None, 2)), (slice(1, None, 2), slice(0, None, 2))):
+        seen, of_objects = np.ravel(colours[learnt]), np.ravel(masks[learnt])
+        share = (np.bincount(seen, of_objects, 4096) + of_objects.mean()) / (np.bincount(seen, minlength=4096) + 1)
+        rank, truth = rankdata(share[np.ravel(colours[asked])]), np.ravel(masks[asked])
+        auc = (rank[truth].mean() - (truth.sum() + 1) / 2) / (~truth).sum()  # Mann and Whitney
+        assert auc < 0.8
+
+
+@pytest.mark.parametrize("kind", COLOURED)
+def test_no_threshold_on_a_channel_solves_them(kind: str, made: Pictures) -> None:
+    best = 0.65 if kind == "histology" else 0.5  # in histology, glands cover 40 %: everything as gland gets 0.57
+    for channel in range(3):
+        pairs = [(gaussian_filter(image[..., channel].astype(np.float32), 1.5), mask) for image, mask in made[kind]]
+        for threshold in range(8, 255, 8):
+            for above in (True, False):
+                dice = [_dice((image_HW > threshold) == above, mask_HW) for image_HW, mask_HW in pairs]
+                assert np.mean(dice) < best
+
+
+@pytest.mark.parametrize("kind", ["histology", "dermoscopy"])
+def test_a_mask_ends_where_the_picture_turns_darker(kind: str, made: Pictures) -> None:
+    """Red light: a gland's rim is full of nuclei, a lesion full of melanin."""
+    darker_by = []
+    for image_HWC, mask_HW in made[kind]:
+        inside_HW, outside_HW = _rims(mask_HW, 4)
+        darker_by.append(image_HWC[outside_HW, 0].mean() - image_HWC[inside_HW, 0].mean())
+    assert np.mean(np.array(darker_by) > 0) > 0.95
+    assert np.mean(darker_by) > 15
+
+
+def test_a_polyps_mask_is_where_the_picture_changes_when_the_polyp_is_taken_away() -> None:
+    changes = []
+    for seed in range(12):
+        scene = draw_scene(np.random.default_rng(seed))
+        still = scene._replace(drift=scene.drift._replace(place_3=np.zeros(3, np.float32), turn_3=np.zeros(3, np.float32)))
+        nowhere = scene.polyp._replace(foot_3=scene.polyp.foot_3 + 100, head_3=scene.polyp.head_3 + 100)
+        (image_HWC, mask_HW), (bare_HWC, none_HW) = (
+            make_frame(np.random.default_rng(seed), each, 0.5, 96, 120) for each in (still, still._replace(polyp=nowhere))
+        )
+        assert not none_HW.any()
+        change_HW = np.abs(image_HWC.astype(int) - bare_HWC).max(axis=2)
+        changes.append((change_HW[mask_HW].mean(), change_HW[~binary_dilation(mask_HW, iterations=4)].mean()))
+    inside, outside = np.mean(changes, axis=0)
+    assert inside > 5 * outside
+
+
+def test_frames_of_a_sequence_show_one_polyp_and_lie_in_one_group(tmp_path: Path) -> None:
+    PHANTOMS["endoscopy"].write(tmp_path, 24, 0)
+    index = index_folder(tmp_path, group_regex=PHANTOMS["endoscopy"].group_regex)
+    assert index.layout == "folders" and not index.errors
+    assert set(Counter(case.group for case in index.cases).values()) == {PER_SEQUENCE} and len(index.cases) == 24
+    assert all(case.foreground > 0.005 for case in index.cases)
+    tiny = [read_image(tmp_path / case.image)[::8, ::8].mean(axis=2)[:9, :11].ravel() for case in index.cases]
+    alike = np.corrcoef(tiny)
+    same = np.equal.outer([case.group for case in index.cases], [case.group for case in index.cases])
+    np.fill_diagonal(alike, np.nan)
+    assert np.nanmean(alike[same]) > np.nanmean(alike[~same]) + 0.1
+    assert np.nanmax(alike[same]) < 0.9999  # but no frame twice
+
+
+def test_slides_have_glas_layout_with_patients_grades_an_official_test_part_and_numbered_glands(tmp_path: Path) -> None:
+    PHANTOMS["histology"].write(tmp_path, 40, 0)
+    index = index_folder(tmp_path)
+    assert index.layout == "glas" and not index.errors
+    assert index.fingerprint is not None and index.fingerprint.mask_rule == "instances"
+    assert Counter(case.split for case in index.cases) == {"train": 32, "test": 8}
+    assert set(Counter(case.group for case in index.cases).values()) == {PER_PATIENT}
+    with (tmp_path / "Grade.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert Counter(row["grade (GlaS)"] for row in rows) == {"benign": 20, "malignant": 20}
+    assert len({(row["patient ID"], row["grade (GlaS)"]) for row in rows}) == 10
+    for row in rows[:8]:
+        number_HW = read_mask(tmp_path / f"{row['name']}_anno.bmp")
+        assert set(np.unique(number_HW)) == set(range(number_HW.max() + 1))
+        assert number_parts(number_HW > 0)[1] == number_HW.max()  # no two touch, none is in two parts
+
+
+def test_pictures_of_one_slide_are_stained_alike(tmp_path: Path) -> None:
+    PHANTOMS["histology"].write(tmp_path, 20, 0)
+    with (tmp_path / "Grade.csv").open(encoding="utf-8") as file:
+        names = [row["name"] for row in csv.DictReader(file)]
+    # The colour of the darkest hundredth: nuclei. Contents differ from picture to picture, stains do not.
+    nuclei = []
+    for name in names:
+        pixels = read_image(tmp_path / f"{name}.bmp").reshape(-1, 3).astype(float)
+        nuclei.append(pixels[np.argsort(pixels[:, 0])[: len(pixels) // 100]].mean(axis=0))
+    by_slide = np.reshape(nuclei, (-1, PER_PATIENT, 3))
+    assert by_slide.std(axis=1).mean() < 0.5 * by_slide.mean(axis=1).std(axis=0).mean()
+
+
+def test_malignant_glands_are_more_ragged_than_benign_ones() -> None:
+    def roundness(grade: Grade) -> float:
+        shapes = []
+        for seed in range(14):
+            for mask_HW in make_histology(np.random.default_rng(seed), 160, 200, grade)[1]:
+                whole = not (mask_HW[[0, -1]].any() or mask_HW[:, [0, -1]].any())
+                if whole and mask_HW.sum() > 300:
+                    shapes.append(4 * np.pi * mask_HW.sum() / _rims(mask_HW, 1)[0].sum() ** 2)
+        return float(np.mean(shapes))
+
+    assert roundness("benign") > roundness("malignant") + 0.1
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_dermoscopies_have_isic_layout_as_jpeg_files(seed: int, tmp_path: Path) -> None:
+    PHANTOMS["dermoscopy"].write(tmp_path, 24, seed)
+    index = index_folder(tmp_path)
+    assert index.layout == "isic-2018" and not index.errors
+    assert len(index.cases) == 24 and all(case.image.endswith(".jpg") for case in index.cases)
+    assert index.fingerprint is not None and index.fingerprint.near_duplicates == 0
+    shares = [case.foreground for case in index.cases]
+    assert min(shares) > 0.005 and max(shares) > 4 * min(shares)
 
 
 def test_a_second_lesion_has_a_mask_file_of_its_own(written: Path) -> None:
@@ -68,15 +242,11 @@ def test_written_folder_is_indexed_without_an_error_or_a_duplicate(tmp_path: Pat
 def test_no_threshold_on_the_grey_value_solves_them(written: Path) -> None:
     cases = [case for case in index_folder(written).cases if case.foreground > 0]
     images = [read_image(written / case.image)[..., 0].astype(np.float32) for case in cases]
-    masks = [united_mask(written, case.masks, case.height, case.width, "nonzero") for case in cases]
+    masks = [read_truth(written, case, (1, case.height, case.width), "nonzero", ("lesion",))[0, 0] for case in cases]
     for sigma_px in (0.0, 1.5, 3.0):
         smooth = [gaussian_filter(image, sigma_px) for image in images]
         for threshold in range(2, 255, 4):
-            dice = [
-                2 * np.sum((s < threshold) & m) / (np.sum(s < threshold) + m.sum())
-                for s, m in zip(smooth, masks, strict=True)
-            ]
-            assert np.mean(dice) < 0.5
+            assert np.mean([_dice(s < threshold, m) for s, m in zip(smooth, masks, strict=True)]) < 0.5
 
 
 @pytest.mark.parametrize(("height", "width"), [(96, 120), (140, 70), (32, 32)])
@@ -127,8 +297,3 @@ def test_tissue_behind_a_benign_lesion_is_brighter_than_behind_a_malignant_one()
 
     assert behind("benign") > 5
     assert behind("malignant") < -5
-
-
-def test_too_small_a_picture_is_refused() -> None:
-    with pytest.raises(ValueError, match="sides of 32 px or more"):
-        _make(0, None, 31, 200)

@@ -37,8 +37,8 @@ def test_from_a_raw_folder_to_a_report(write_dataset) -> None:
     assert not Path("runs").exists(), "a dry run leaves nothing behind"
     assert "ukan evaluate runs/data-ukan" in ukan("train", "plans/data/ukan.yaml")
     assert "fold 0: finished" in ukan("train", "plans/data/ukan.yaml"), "the same command again does nothing again"
-    assert "protocol honest: 12 scores of 12 cases" in ukan("evaluate", "runs/data-ukan")
-    assert "12 written" in ukan("predict", "runs/data-ukan", "data/images", "out", "--overlay", "--probabilities")
+    assert "12 scores of 12 cases" in ukan("evaluate", "runs/data-ukan")
+    assert "12 written" in ukan("predict", "runs/data-ukan", "data/images", "out", "--overlay", "--probabilities", "image")
     assert "report.html" in ukan("report", "runs/data-ukan")
 
     run = Path("runs/data-ukan")
@@ -46,12 +46,13 @@ def test_from_a_raw_folder_to_a_report(write_dataset) -> None:
     splits = json.loads((run / "splits.json").read_text())["folds"]
     assert sorted(row["case"] for row in rows) == sorted(name for fold in splits for name in fold["val"])
     for row in rows:
-        assert row["case"] in splits[int(row["fold"])]["val"], "each case is scored by the fold that did not see it"
+        fold = splits[int(row["part"].removeprefix("fold_"))]
+        assert row["case"] in fold["val"], "each case is scored by the fold that did not see it"
     summary = json.loads((run / "summary.json").read_text())
     assert summary["scores"]["dice"]["mean"] == pytest.approx(np.mean([float(row["dice"]) for row in rows]), abs=1e-5)
     for name in ("plan.yaml", "environment.json", "index.csv", "report.html", "fold_0/log.csv", "fold_1/progress.png"):
         assert (run / name).exists(), name
-    with Image.open(run / "predictions" / f"fold_{rows[0]['fold']}" / f"{rows[0]['case']}.png") as mask:
+    with Image.open(run / "predictions" / rows[0]["part"] / f"{rows[0]['case']}.png") as mask:
         assert mask.size == (56, 40)
 
 
@@ -90,8 +91,8 @@ def test_empty_cases_are_dropped_or_kept_by_a_plan_field_and_scored() -> None:
         ukan("train", f"plans/p/{name}.yaml")
         assert f"{count} scores of {count} cases" in ukan("evaluate", f"runs/p-{name}")
     summary = json.loads(Path("runs/p-kept/summary.json").read_text())
-    assert summary["empty_truth"] == 1 and summary["scores"]["hd95_px"]["undefined"] >= 1
-    assert summary["scores"]["hd95_px_penalised"]["undefined"] == 0
+    assert summary["empty_truth"] == 1 and summary["scores"]["hd95"]["undefined"] >= 1
+    assert summary["scores"]["hd95_penalised"]["undefined"] == 0
 
 
 def test_masks_of_other_networks_are_not_mixed(write_dataset) -> None:
@@ -99,7 +100,7 @@ def test_masks_of_other_networks_are_not_mixed(write_dataset) -> None:
     ukan("plan", "data", *SET)
     ukan("train", "plans/data/ukan.yaml")
     ukan("predict", "runs/data-ukan", "data/images", "out", "--fold", "0")
-    assert "masks of other networks" in ukan("predict", "runs/data-ukan", "data/images", "out", code=2)
+    assert "masks made otherwise" in ukan("predict", "runs/data-ukan", "data/images", "out", code=2)
 
 
 def test_a_changed_plan_is_refused_with_the_difference_and_fresh_sets_the_old_run_aside(write_dataset) -> None:
@@ -193,6 +194,11 @@ def test_a_run_that_was_begun_ends_though_images_were_added_since(write_dataset)
     assert "finished folds: 0, 1 of 2" in ukan("train", "plans/data/ukan.yaml")
 
 
+def test_a_part_of_a_dataset_leads_to_the_whole(write_dataset) -> None:
+    write_dataset(Path("data"), count=8)
+    assert "dataset data" in ukan("check", "data/images")
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
@@ -206,7 +212,7 @@ def test_a_run_that_was_begun_ends_though_images_were_added_since(write_dataset)
         (["plan", "data", "--set", "model.kan_layers=[kan,kam]"], 2, "'kan' and 'mlp'"),
         (["plan", "data", "--set", "data.input_size=[100,100]"], 2, "use 96x96"),
         (["plan", "data", "--set", "train.bce_weight=0", "--set", "train.dice_weight=0"], 2, "are both 0"),
-        (["plan", "data", "--set", "data.mask_rule=half"], 2, "masks hold two values each"),
+        (["plan", "data", "--set", "data.mask_rule=halves"], 2, "data.mask_rule"),
         (["plan", "data", "--set", "train.seed=-1"], 2, "train.seed"),
         (["plan", "data", "--set", "split.seeds=[5000000000]"], 2, "split.seeds"),
         (["plan", "data", "--set", "data.channels=4"], 2, "data.channels"),
@@ -214,7 +220,7 @@ def test_a_run_that_was_begun_ends_though_images_were_added_since(write_dataset)
         (["plan", "data", "--layout", "buzi"], 2, "Did you mean 'busi'?"),
         (["plan", "data", "--set", "split.folds=99"], 4, "cannot make 99 folds"),
         (["plan", "dta"], 4, "no such folder"),
-        (["check", "data/images"], 4, "Expected one of"),
+        (["check", "data/images/none"], 4, "no such folder"),
         (["train", "plans/data/ukan.yml"], 2, "no such plan"),
         (["train", "plans"], 2, "is a folder"),
         (["train", "data/images/a.txt"], 2, "no such plan"),

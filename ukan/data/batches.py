@@ -11,36 +11,48 @@ from torch.utils.data import DataLoader, Dataset
 
 from ukan.data.augment import Augmenter
 from ukan.data.cache import Prepared
-from ukan.plan import AugmentPlan
+from ukan.plan import DataPlan, TrainPlan
 
 
 class Batch(NamedTuple):
     images_BHWC: Tensor
     """uint8, prepared."""
-    masks_BKHW: Tensor
-    """float32 of 0 and 1."""
+    targets_BMHW: Tensor
+    """float32, as `prepare_truth` makes them."""
     names: list[str]
 
 
 class TrainingSamples(Dataset[tuple[Tensor, Tensor, str]]):
-    """Sample (epoch, position): the case at `position`, changed as it is in that epoch."""
+    """Sample (epoch, position): the slice at `position`, changed as it is in that epoch."""
 
-    def __init__(self, prepared: Prepared, names: Sequence[str], augment: AugmentPlan, seed: int) -> None:
-        row_of = {name: row for row, name in enumerate(prepared.names)}
-        self.prepared, self.names, self.seed = prepared, list(names), seed
-        self.rows = [row_of[name] for name in self.names]
-        self.augment = Augmenter(augment, prepared.images_NHWC.shape[1:3])
+    def __init__(self, prepared: Prepared, names: Sequence[str], plan: TrainPlan, data: DataPlan) -> None:
+        self.prepared, self.seed = prepared, plan.seed
+        chosen = [(name, row) for name in names for row in training_rows(prepared, name, data.empty_slices)]
+        self.names, self.rows = [name for name, _ in chosen], [row for _, row in chosen]
+        self.augment = Augmenter(plan.augment, prepared.images_NHWC.shape[1:3], data.colour_order)
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self.rows)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, str]:
         epoch, position = key
         row = self.rows[position]
-        image, mask = np.array(self.prepared.images_NHWC[row]), np.array(self.prepared.masks_NHWK[row])
+        image, target = np.array(self.prepared.images_NHWC[row]), np.array(self.prepared.targets_NHWM[row])
         draw = int(np.random.SeedSequence([self.seed, epoch, row]).generate_state(1)[0])
-        image, mask = self.augment(image, mask, draw)
-        return torch.from_numpy(image), torch.from_numpy(mask).permute(2, 0, 1).float(), self.names[position]
+        image, target = self.augment(image, target, draw)
+        return torch.from_numpy(image), torch.from_numpy(target).permute(2, 0, 1).float(), self.names[position]
+
+
+def training_rows(prepared: Prepared, name: str, empty_slices: str) -> list[int]:
+    """The rows of a case to train on: all, or of a volume no more empty slices, evenly spread, than ones with an object."""
+    rows = np.array(prepared.rows(name))
+    if empty_slices == "keep" or len(rows) == 1:
+        return rows.tolist()
+    filled = prepared.targets_NHWM[rows[0] : rows[-1] + 1].any((1, 2, 3))
+    empty = rows[~filled]
+    count = min(len(empty), max(1, int(filled.sum())))
+    spread = np.linspace(0, len(empty) - 1, count).round().astype(int)
+    return sorted([*rows[filled].tolist(), *empty[spread].tolist()])
 
 
 class StepSampler:
@@ -88,18 +100,18 @@ def training_batches(samples: TrainingSamples, sampler: StepSampler, workers: in
 
 
 def validation_batches(prepared: Prepared, names: Sequence[str], batch_size: int) -> Iterator[Batch]:
-    """The cases as they are, in the order given."""
-    row_of = {name: row for row, name in enumerate(prepared.names)}
-    for start in range(0, len(names), batch_size):
-        chosen = list(names[start : start + batch_size])
-        rows = [row_of[name] for name in chosen]
-        masks = torch.from_numpy(prepared.masks_NHWK[rows]).permute(0, 3, 1, 2).float()
-        yield Batch(torch.from_numpy(prepared.images_NHWC[rows]), masks, chosen)
+    """The cases as they are, slice by slice, in the order given."""
+    chosen = [(name, row) for name in names for row in prepared.rows(name)]
+    for start in range(0, len(chosen), batch_size):
+        batch = chosen[start : start + batch_size]
+        rows = [row for _, row in batch]
+        targets = torch.from_numpy(prepared.targets_NHWM[rows]).permute(0, 3, 1, 2).float()
+        yield Batch(torch.from_numpy(prepared.images_NHWC[rows]), targets, [name for name, _ in batch])
 
 
 def _collate(samples: list[tuple[Tensor, Tensor, str]]) -> Batch:
-    images, masks, names = zip(*samples, strict=True)
-    return Batch(torch.stack(images), torch.stack(masks), list(names))
+    images, targets, names = zip(*samples, strict=True)
+    return Batch(torch.stack(images), torch.stack(targets), list(names))
 
 
 def _one_thread(worker: int) -> None:

@@ -4,34 +4,61 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ukan.data.index import case_hash
-from ukan.data.masks import united_mask
-from ukan.data.preprocess import prepare_image, prepare_mask
+from ukan.data.masks import read_truth
+from ukan.data.preprocess import prepare_stack, prepare_truth, read_stack
 from ukan.errors import DataError
-from ukan.imaging import read_image
+from ukan.imaging import Geometry
+from ukan.paths import write_text
 from ukan.plan import Case, DataPlan, sha256_of
 from ukan.runtime import usable_cores
 
-_FILES = ("images.npy", "masks.npy", "names.json")
-FORMAT = 1  # raise when preparing changes
+FORMAT = 2  # raise when preparing changes
+_STALE_S = 24 * 3600.0
+_DEPENDS_ON = {
+    *("channels", "colour_order", "window", "input_size", "resize", "interpolation"),
+    *("mask_rule", "target", "classes", "label_values"),
+}
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Cases ready for a network, in the order of `names`."""
+    """Cases ready for a network; a case is a row, a volume as many as it has slices."""
 
     names: list[str]
+    slices: list[int]
+    """How many rows each case has."""
     images_NHWC: NDArray[np.uint8]
-    masks_NHWK: NDArray[np.uint8]
-    """0 and 1, one channel a class."""
+    targets_NHWM: NDArray[np.uint8]
+    """As `prepare_truth` makes them."""
+
+    @cached_property
+    def _rows(self) -> dict[str, range]:
+        ends = list(accumulate(self.slices))
+        return {name: range(end - n, end) for name, n, end in zip(self.names, self.slices, ends, strict=True)}
+
+    def rows(self, name: str) -> range:
+        return self._rows[name]
+
+
+class Opened(NamedTuple):
+    """A case at its own size."""
+
+    image_DHWC: NDArray[np.uint8]
+    truth_KDHW: NDArray[np.bool_]
+    geometry: Geometry | None
 
 
 def prepare_cases(
@@ -42,32 +69,46 @@ def prepare_cases(
     depends_on = {
         "format": FORMAT,
         "cases": [(case.case, case.hash) for case in cases],
-        **data.model_dump(
-            mode="json", include={"mask_rule", "channels", "colour_order", "input_size", "interpolation", "classes"}
-        ),
+        **data.model_dump(mode="json", include=_DEPENDS_ON),
     }
     folder = cache_root() / f"{data.dataset}-{sha256_of(depends_on)[:16]}"
-    if not all((folder / name).exists() for name in _FILES):
-        shutil.rmtree(folder, ignore_errors=True)  # somebody deleted a part of it
+    found = _load(folder)
+    if found is None:
+        shutil.rmtree(folder, ignore_errors=True)  # somebody deleted or damaged a part of it
         _make(folder, root, cases, data, on_progress)
-    return Prepared(
-        names=json.loads((folder / "names.json").read_text(encoding="utf-8")),
-        images_NHWC=np.load(folder / "images.npy", mmap_mode="r"),
-        masks_NHWK=np.load(folder / "masks.npy", mmap_mode="r"),
-    )
+        found = _load(folder)
+    if found is None:
+        raise DataError(f"{folder}: what was just written cannot be read; is the disk full or failing?")
+    return found
 
 
 def cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ukan"
 
 
-def read_case(root: Path, case: Case, data: DataPlan) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Image (H, W, 3) and mask (H, W) of a case at the image's own size. Raises DataError where they are not the index's."""
+def read_case(root: Path, case: Case, data: DataPlan) -> Opened:
+    """A case at its own size. Raises DataError where its files are not the index's."""
     if case_hash(root, case) != case.hash:
         raise DataError(f"{case.case}: its files have changed since the plan was made; run `ukan plan` again")
-    image = read_image(root / case.image)
-    height, width = image.shape[:2]
-    return image, united_mask(root, case.masks, height, width, data.mask_rule)
+    return open_case(root, case, data)
+
+
+def open_case(root: Path, case: Case, data: DataPlan) -> Opened:
+    """A case at its own size, its files taken as they are."""
+    stack, geometry = read_stack([root / name for name in (case.image, *case.channels)], data)
+    truth = read_truth(root, case, stack.shape[:3], data.mask_rule, data.classes, data.label_values)
+    return Opened(stack, truth, geometry)
+
+
+def _load(folder: Path) -> Prepared | None:
+    """What a cache folder holds; None where anything of it is missing or damaged."""
+    try:
+        about = json.loads((folder / "names.json").read_text(encoding="utf-8"))
+        images, targets = (np.load(folder / name, mmap_mode="r") for name in ("images.npy", "targets.npy"))
+        prepared = Prepared(about["names"], about["slices"], images, targets)
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        return None
+    return prepared if len(images) == len(targets) == sum(prepared.slices) else None
 
 
 def _make(
@@ -75,21 +116,22 @@ def _make(
 ) -> None:
     height, width = data.input_size
     folder.parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(folder.parent)
     making = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
+    ends = list(accumulate(case.slices for case in cases))
     try:
-        images, masks = (
-            np.lib.format.open_memmap(making / name, "w+", np.uint8, (len(cases), height, width, channels))
-            for name, channels in (("images.npy", data.channels), ("masks.npy", len(data.classes)))
-        )
+        outputs = 1 if data.target == "multiclass" else len(data.classes)
+        images = _memory_map(making / "images.npy", (ends[-1], height, width, data.channels))
+        targets = _memory_map(making / "targets.npy", (ends[-1], height, width, outputs))
 
         def prepare(number: int) -> str | None:
-            case = cases[number]
+            case, rows = cases[number], slice(ends[number] - cases[number].slices, ends[number])
             try:
-                image, mask = read_case(root, case, data)
-            except (OSError, DataError) as error:
+                opened = read_case(root, case, data)
+                images[rows] = prepare_stack(opened.image_DHWC, data)
+                targets[rows] = prepare_truth(opened.truth_KDHW, data)
+            except DataError as error:
                 return str(error)
-            images[number] = prepare_image(image, data)
-            masks[number] = prepare_mask(mask, data)[..., None]
             return None
 
         problems = []
@@ -102,12 +144,33 @@ def _make(
             more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
             raise DataError(f"{root}: {'; '.join(problems[:5])}{more}. If the folder moved, --data FOLDER")
         images.flush()
-        masks.flush()
-        (making / "names.json").write_text(json.dumps([case.case for case in cases]), encoding="utf-8")
+        targets.flush()
+        about = {"names": [case.case for case in cases], "slices": [case.slices for case in cases]}
+        write_text(making / "names.json", json.dumps(about))
         try:
             making.rename(folder)
         except OSError:
-            if not (folder / "names.json").exists():  # otherwise another process was faster, with the same content
+            if _load(folder) is None:  # otherwise another process was faster, with the same content
                 raise
     finally:
         shutil.rmtree(making, ignore_errors=True)
+
+
+def _memory_map(path: Path, shape: tuple[int, ...]) -> "np.memmap[Any, np.dtype[np.uint8]]":
+    """An array on the disk whose space is really there: a map over a hole in a full disk would kill the process."""
+    made = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            except OSError as error:
+                needs = f"preparing the cases needs {made.nbytes / 2**30:.1f} GiB there"
+                raise DataError(f"{cache_root()}: {error.strerror}; {needs}; XDG_CACHE_HOME names another place") from error
+    return made
+
+
+def _remove_stale(root: Path) -> None:
+    """What killed starts left; anything young may be another process at work."""
+    for left in root.glob(".making-*"):
+        if time.time() - left.stat().st_mtime > _STALE_S:
+            shutil.rmtree(left, ignore_errors=True)

@@ -1,155 +1,266 @@
-"""`ukan evaluate`: every case once, by the network that never saw it, at its own size, by the rules of evidence."""
+"""`ukan evaluate`: every case scored once, at its own size, by networks that never saw it."""
 
 import csv
 import json
-import math
 import sys
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ukan.data.cache import Prepared, prepare_cases, read_case
-from ukan.errors import UserError
-from ukan.imaging import write_mask
-from ukan.inference import at_size, predict_prepared
-from ukan.metrics import METRICS, dice, dice_from_iou, iou, pooled_iou
-from ukan.metrics.intervals import cluster_bootstrap
-from ukan.paths import write_text, written_whole
-from ukan.plan import Case
+from ukan.data.masks import read_instances
+from ukan.data.outputs import write_segmentation
+from ukan.errors import DataError, UserError
+from ukan.inference import Predicted, decide, full_size, predict_stacks, training_flips
+from ukan.metrics import dice, dice_from_iou, iou, measure, penalised, pooled_iou
+from ukan.metrics.calibration import near_object, tally
+from ukan.metrics.lesions import lesions
+from ukan.metrics.objects import instances, object_sums
+from ukan.metrics.quality import expected_dice
+from ukan.paths import ScoreFolder, write_text, written_whole
+from ukan.plan import Case, DataPlan, Plan
 from ukan.runs import Run, open_run
 from ukan.runtime import environment_record, pick_device, resolve_precision, usable_cores
+from ukan.segment.quality import fit_quality
+from ukan.segment.summary import OBJECTS, summarise
 
 Progress = Callable[[int, int], None]
 Row = dict[str, Any]
 
 
-def evaluate(
-    run_path: Path, *, device: str | None = None, data: Path | None = None, on_progress: Progress | None = None
-) -> dict[str, Any]:
-    """Score the finished folds of a run on their held-out cases; writes masks, metrics_per_case.csv and summary.json.
+class Part(NamedTuple):
+    """Cases and the networks that score them."""
 
-    Returns the summary.
+    name: str
+    folds: list[int]
+    cases: list[Case]
+
+
+class Task(NamedTuple):
+    """What is to be scored."""
+
+    what: str
+    place: ScoreFolder
+    root: Path
+    data: DataPlan
+    parts: list[Part]
+    left_out: list[str] = []
+    """Cases that the networks may know."""
+
+
+@dataclass
+class Scored:
+    """What scoring gives."""
+
+    rows: list[Row] = field(default_factory=list)
+    """One for each case and class."""
+    sums: list[NDArray[np.float64]] = field(default_factory=list)
+    """One for each row, where masks hold instances."""
+    tallies: list[NDArray[np.float64]] = field(default_factory=list)
+    """For each case the calibration over all its pixels, and near its objects."""
+    features: dict[tuple[str, str], NDArray[np.float32]] = field(default_factory=dict)
+    """By part and case, where one network scored it."""
+    as_published: list[dict[str, float]] = field(default_factory=list)
+    """One for each part."""
+
+
+def evaluate(
+    run_path: Path,
+    *,
+    test: bool = False,
+    on: Path | None = None,
+    layout: str | None = None,
+    tta: bool = False,
+    device: str | None = None,
+    data: Path | None = None,
+    on_progress: Progress | None = None,
+) -> tuple[dict[str, Any], ScoreFolder]:
+    """Score a run; write masks, metrics_per_case.csv and summary.json, and return the summary and where it lies.
+
+    By default every held-out case by the network of its fold. test: the official test part, by the mean of the finished
+    folds. on: another dataset, likewise, without the cases that were in training or look nearly like one. tta: the mean
+    over the flips of training.
     """
     run = open_run(run_path)
-    folds = run.finished_folds
-    if not folds:
+    if not run.finished_folds:
         raise UserError(f"{run_path}: no fold is finished; `ukan train` the plan first")
-    root = run.data_root(data)
+    if test and on:
+        raise UserError("--test and --on: one at a time")
+    task = _external(run, on, layout) if on else _test(run, data) if test else _held_out(run, data)
     chosen = pick_device(device)
-    named = {name for fold in folds for name in run.splits[fold]["val"]}
-    everyone = {name for split in run.splits for names in split.values() for name in names}
-    prepared = prepare_cases(root, [run.cases[name] for name in sorted(everyone)], run.plan.data)
-    total = sum(len(run.splits[fold]["val"]) for fold in folds)
-    rows: list[Row] = []
-    as_published: list[dict[str, float]] = []
-    for fold in folds:
-        tell = partial(_tell, on_progress, len(rows), total) if on_progress else None
-        fold_rows, published = _score_fold(run, fold, root, prepared, chosen, tell)
-        rows += fold_rows
-        as_published.append(published)
-    _write_rows(run.folder.metrics, rows)
-    summary = summarise(run, rows, folds, as_published) | {"cases": len(named)}
+    wanted = {case.case: case for part in task.parts for case in part.cases}
+    if not test and not on:  # all that training prepared, for the cache's sake and to know what is familiar
+        prepared = prepare_cases(task.root, [run.cases[name] for name in sorted(_trained_or_held_out(run))], task.data)
+    else:
+        prepared = prepare_cases(task.root, list(wanted.values()), task.data)
+    total, scored = sum(len(part.cases) for part in task.parts), Scored()
+    for part in task.parts:
+        _score_part(run, task, part, prepared, chosen, tta, scored, _counted(on_progress, total))
+    _write_rows(task.place.metrics, scored.rows)
+    summary: dict[str, Any] = {"protocol": run.plan.protocol, "what": task.what, "split": run.plan.split.kind}
+    summary |= {"folds": run.finished_folds, "cases": len(wanted), "left_out": task.left_out, "tta": tta}
+    summary["folds_missing"] = [k for k in range(run.plan.split.count) if k not in run.finished_folds]
+    tallies = np.stack(scored.tallies)
+    sums = np.stack(scored.sums) if scored.sums else None
+    plan = run.plan.model_copy(update={"data": task.data})
+    summary |= summarise(scored.rows, plan, tallies=tallies[:, 0], tallies_near=tallies[:, 1], sums=sums)
+    if scored.as_published and not test and not on:
+        summary["as_published"] = _as_published(run, scored.as_published)
+    if not test and not on:
+        summary["quality"] = fit_quality(run, scored.rows, scored.features, prepared, chosen)
+    summary["weights_sha256"] = run.weights_sha256()
     summary["environment"] = environment_record(sys.argv) | {"device": str(chosen)}
-    write_text(run.folder.summary, json.dumps(summary, indent=1) + "\n")
-    return summary
+    write_text(task.place.summary, json.dumps(summary, indent=1) + "\n")
+    return summary, task.place
 
 
-def _tell(on_progress: Progress, before: int, total: int, done: int) -> None:
-    on_progress(before + done, total)
+def _trained_or_held_out(run: Run) -> set[str]:
+    return {name for split in run.splits for names in split.values() for name in names}
 
 
-def _score_fold(
-    run: Run, fold: int, root: Path, prepared: Prepared, device: Any, tell: Callable[[int], None] | None
-) -> tuple[list[Row], dict[str, float]]:
-    plan, network = run.plan, run.network(fold, device)
+def _held_out(run: Run, data: Path | None) -> Task:
+    parts = [Part(f"fold_{k}", [k], [run.cases[name] for name in run.splits[k]["val"]]) for k in run.finished_folds]
+    return Task("held-out cases", run.folder.scores, run.data_root(data), run.plan.data, parts)
+
+
+def _test(run: Run, data: Path | None) -> Task:
+    cases = [case for case in run.cases.values() if case.split == "test"]
+    if not cases or _trained_or_held_out(run) & {case.case for case in cases}:
+        why = "was pooled with the rest (split.official_test)" if cases else "is not among its cases"
+        raise UserError(f"{run.folder.root}: an official test part {why}; without --test the held-out cases are scored")
+    part = Part("all", run.finished_folds, cases)
+    return Task("the official test part", run.folder.test_scores, run.data_root(data), run.plan.data, [part])
+
+
+def _external(run: Run, on: Path, layout: str | None) -> Task:
+    """Another dataset's cases, read by its own mask rule, without those that the networks may know."""
+    from ukan.data.duplicates import find_twins, load_thumbnails
+    from ukan.data.index import index_folder
+
+    index = index_folder(on, layout=layout)
+    if index.errors or index.fingerprint is None:
+        raise DataError(f"{on}: {len(index.errors)} problem(s) keep cases from being used; `ukan check` lists them")
+    found, data = index.fingerprint, run.plan.data
+    if (found.target, data.target) != ("binary", "binary") and found.classes != data.classes:
+        raise UserError(f"{on}: its classes ({', '.join(found.classes)}) are not the run's ({', '.join(data.classes)})")
+    data = data.model_copy(update={"dataset": found.dataset} | found.model_dump(include={"mask_rule", "label_values"}))
+    twins = find_twins(index.thumbnails, load_thumbnails(run.folder.thumbnails))
+    cases = [case for case in index.cases if case.case not in twins]
+    if not cases:
+        raise DataError(f"{on}: every case was in training, or looks nearly like one that was; nothing is left to score")
+    place = run.folder.external_scores(found.dataset)
+    parts = [Part("all", run.finished_folds, cases)]
+    return Task(f"dataset {found.dataset}", place, index.root, data, parts, sorted(twins))
+
+
+def _score_part(
+    run: Run,
+    task: Task,
+    part: Part,
+    prepared: Prepared,
+    device: torch.device,
+    tta: bool,
+    scored: Scored,
+    tell: Callable[[int], None],
+) -> None:
+    plan = run.plan.model_copy(update={"data": task.data})
+    networks = [run.network(fold, device) for fold in part.folds]
     precision = resolve_precision(plan.train.precision, device)
-    row_of = {name: row for row, name in enumerate(prepared.names)}
-    names = run.splits[fold]["val"]
-    rows: list[Row] = []
-    small_truths, small_found = [], []
+    flips = training_flips(plan) if tta else [()]
+    known = {run.cases[name].group for fold in part.folds for name in run.splits[fold]["train"]}
+    stacks = (prepared.images_NHWC[_slice(prepared.rows(case.case))] for case in part.cases)
+    small: list[tuple[NDArray[np.bool_], NDArray[np.bool_]]] = []
     with ThreadPoolExecutor(usable_cores()) as pool:
-        for start in range(0, len(names), plan.infer.batch_size):
-            batch = names[start : start + plan.infer.batch_size]
-            images = prepared.images_NHWC[[row_of[name] for name in batch]]
-            probabilities = predict_prepared([network], images, plan, device, precision)
-            small_found += [p[0] > plan.infer.threshold for p in probabilities]
-            small_truths += [prepared.masks_NHWK[row_of[name], ..., 0] > 0 for name in batch]
-            cases = [run.cases[name] for name in batch]
-            rows += pool.map(lambda case, p: _score_case(run, fold, root, case, p), cases, probabilities)
-            if tell:
-                tell(len(rows))
-    pooled = pooled_iou(small_truths, small_found)
-    both = list(zip(small_truths, small_found, strict=True))
-    return rows, {
-        "iou_pooled": pooled,
-        "dice_of_iou_pooled": dice_from_iou(pooled),
-        "iou_at_input_size": float(np.mean([iou(t, f) for t, f in both])),
-        "dice_at_input_size": float(np.mean([dice(t, f) for t, f in both])),
+        waiting = deque[Future[list[Row]]]()
+        for case, said in zip(
+            part.cases, predict_stacks(networks, stacks, plan, device, precision, flips=flips), strict=True
+        ):
+            targets = prepared.targets_NHWM[_slice(prepared.rows(case.case))]
+            truth_DKhw, found_DKhw = _per_class(targets, plan.data), decide(said.probabilities_DKhw, plan, axis=1)
+            near = near_object(truth_DKhw, found_DKhw)
+            scored.tallies.append(np.stack([tally(said.probabilities_DKhw[box], truth_DKhw[box]) for box in (..., near)]))
+            if plan.split.kind == "published":
+                small.append((truth_DKhw[0, 0], found_DKhw[0, 0]))
+            if len(part.folds) == 1 and said.features_F:
+                scored.features[part.name, case.case] = said.features_F[0]
+            twin = int(task.what != "held-out cases" and case.group in known)
+            waiting.append(pool.submit(_score_case, task, part, case, said, plan, twin))
+            if len(waiting) > 2 * usable_cores():
+                _take(waiting.popleft().result(), scored)
+            tell(len(scored.tallies))
+        while waiting:
+            _take(waiting.popleft().result(), scored)
+    if small and plan.data.target == "binary":
+        pooled = pooled_iou([truth for truth, _ in small], [found for _, found in small])
+        scored.as_published.append(
+            {
+                "iou_pooled": pooled,
+                "dice_of_iou_pooled": dice_from_iou(pooled),
+                "iou_at_input_size": float(np.mean([iou(t, f) for t, f in small])),
+                "dice_at_input_size": float(np.mean([dice(t, f) for t, f in small])),
+            }
+        )
+
+
+def _score_case(task: Task, part: Part, case: Case, said: Predicted, plan: Plan, twin: int) -> list[Row]:
+    """One case at its own size, written as a mask and measured class by class."""
+    image, truth_KDHW, geometry = read_case(task.root, case, plan.data)
+    probabilities_KDHW = full_size(said.probabilities_DKhw, image.shape[1:3], plan.data)
+    found_KDHW = decide(probabilities_KDHW, plan)
+    write_segmentation(task.place.prediction(part.name, case.case), found_KDHW, geometry, plan.data)
+    spacing = geometry.spacing_mm if geometry else None
+    rows = []
+    for k, name in enumerate(plan.data.classes):
+        truth, found, probabilities = truth_KDHW[k], found_KDHW[k], said.probabilities_DKhw[:, k]
+        row: Row = {"case": case.case, "part": part.name, "class": name, "group": case.group}
+        row |= {"label": case.label, "grade": case.grade, "twin_in_training": twin, "object_share": float(truth.mean())}
+        row |= {"truth_empty": int(not truth.any()), "found_empty": int(not found.any()), "unit": "mm" if geometry else "px"}
+        row |= measure(truth, found, spacing)
+        row |= {f"{name}_penalised": penalised(row[name], truth, found, spacing) for name in ("hd95", "assd")}
+        row |= {f"lesions_{name}": count for name, count in lesions(truth, found)._asdict().items()}
+        row |= {"largest_probability": float(probabilities.max())}
+        row |= {"expected_dice": expected_dice(probabilities, plan.infer.threshold)}
+        if plan.data.mask_rule == "instances" and len(image) == 1:
+            sums = object_sums(read_instances(task.root, case, truth.shape)[0], instances(found[0]))
+            row |= {name: float(score(sums)) for name, score in OBJECTS.items()} | {"sums": sums}
+        rows.append(row)
+    return rows
+
+
+def _take(rows: list[Row], scored: Scored) -> None:
+    scored.sums += [row.pop("sums") for row in rows if "sums" in row]
+    scored.rows += rows
+
+
+def _as_published(run: Run, by_part: list[dict[str, float]]) -> dict[str, Any]:
+    return {
+        "what": "at the network's size: IoU pooled over batches of 8, the Dice derived from it, and means over images",
+        "mean": {key: float(np.mean([part[key] for part in by_part])) for key in by_part[0]},
+        "by_fold": by_part,
+        "paper": run.plan.published,
     }
 
 
-def _score_case(run: Run, fold: int, root: Path, case: Case, probabilities_Khw: NDArray[np.float32]) -> Row:
-    """One case at its own size, written as a mask and measured."""
-    image, truth = read_case(root, case, run.plan.data)
-    found = at_size(probabilities_Khw, *image.shape[:2])[0] > run.plan.infer.threshold
-    write_mask(run.folder.prediction(fold, case.case), found)
-    row: Row = {"case": case.case, "fold": fold, "group": case.group, "label": case.label}
-    row |= {"truth_empty": int(not truth.any()), "found_empty": int(not found.any())}
-    row |= {name: metric.compute(truth, found) for name, metric in METRICS.items()}
-    # Beside the undefined distance one that makes a missed or invented object cost the image's diagonal.
-    distance = 0.0 if not truth.any() and not found.any() else math.hypot(*truth.shape)
-    row["hd95_px_penalised"] = distance if math.isnan(row["hd95_px"]) else row["hd95_px"]
-    return row
+def _per_class(targets_DHWM: NDArray[np.uint8], data: DataPlan) -> NDArray[np.bool_]:
+    """Targets as masks (D, K, h, w)."""
+    if data.target == "multiclass":
+        return np.stack([targets_DHWM[..., 0] == k for k in range(1, data.outputs)], axis=1)
+    return np.moveaxis(targets_DHWM > 0, -1, 1)
 
 
-SCORES = (*METRICS, "hd95_px_penalised")
+def _slice(rows: range) -> slice:
+    return slice(rows.start, rows.stop)
 
 
-def summarise(
-    run: Run, rows: Sequence[Row], folds: Sequence[int], as_published: Sequence[dict[str, float]]
-) -> dict[str, Any]:
-    """Means over cases with 95 % intervals by groups; for published splits also the published metric, split by split."""
-    scores: dict[str, Any] = {}
-    for name in SCORES:
-        values = [row[name] for row in rows]
-        defined = [value for value in values if not math.isnan(value)]
-        scores[name] = {
-            "mean": float(np.mean(defined)) if defined else None,
-            "interval95": cluster_bootstrap(values, [row["group"] for row in rows]),
-            "undefined": len(values) - len(defined),
-            "by_fold": [_mean([row[name] for row in rows if row["fold"] == fold]) for fold in folds],
-        }
-    missing = [fold for fold in range(run.plan.split.count) if fold not in folds]
-    summary: dict[str, Any] = {
-        "protocol": run.plan.protocol,
-        "split": run.plan.split.kind,
-        "folds": list(folds),
-        "folds_missing": missing,
-        "scored": len(rows),
-        "groups": len({row["group"] for row in rows}),
-        "empty_truth": sum(row["truth_empty"] for row in rows),
-        "empty_found": sum(row["found_empty"] for row in rows),
-        "scores": scores,
-        "weights_sha256": run.weights_sha256(),
-    }
-    if run.plan.split.kind == "published":
-        summary["as_published"] = {
-            "what": "at the network's size: IoU pooled over batches of 8, the Dice derived from it, and means over images",
-            "mean": {key: float(np.mean([fold[key] for fold in as_published])) for key in as_published[0]},
-            "by_fold": list(as_published),
-            "paper": run.plan.published,
-        }
-    return summary
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    defined = [value for value in values if not math.isnan(value)]
-    return float(np.mean(defined)) if defined else None
+def _counted(on_progress: Progress | None, total: int) -> Callable[[int], None]:
+    return lambda done: on_progress(done, total) if on_progress else None
 
 
 def _write_rows(path: Path, rows: Sequence[Row]) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,13 +23,13 @@ from ukan.data.batches import (
     validation_batches,
 )
 from ukan.data.cache import Prepared, prepare_cases
-from ukan.data.index import index_sha256, load_index
+from ukan.data.index import file_sha256, load_index
 from ukan.data.layouts import find_layout
 from ukan.data.preprocess import to_input
 from ukan.errors import DataError, Interrupted, UserError
 from ukan.losses import combined_loss
-from ukan.models import build_model
-from ukan.paths import RUNS, PlanFolder, RunFolder, write_text
+from ukan.models import build_model, check_trainable
+from ukan.paths import RUNS, PlanFolder, RunFolder, locked, write_text, written_whole
 from ukan.plan import Case, Plan, load_splits
 from ukan.runs import Run
 from ukan.runtime import (
@@ -46,6 +47,7 @@ from ukan.training.loop import Outcome, fit, train_step
 from ukan.training.optim import make_optimizer
 
 Progress = Callable[[int, int], None]
+_TRIAL_STEPS = 4
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,8 @@ def train(
             opened = Run(folder, plan)
             if accelerator.is_main_process:
                 _record_session(opened, root, accelerator, workers)
-                for left in folder.root.rglob(".writing-*"):  # what a killed session was writing
-                    left.unlink()
+                for left in folder.root.glob("fold_*/.writing-*"):  # what a killed session was writing
+                    left.unlink(missing_ok=True)
             with accelerator.main_process_first():
                 prepared = prepare_cases(root, cases, plan.data, on_progress)
             outcomes: dict[int, Outcome] = {}
@@ -133,8 +135,8 @@ def train_fold(
     """One fold: the recipe of segmentation, on the loop that every task shares."""
     plan = run.plan
     seed_everything(plan.train.seed + fold)
-    model, optimizer = _model_and_optimizer(plan, accelerator)
-    samples = TrainingSamples(prepared, split["train"], plan.train.augment, plan.train.seed)
+    samples = TrainingSamples(prepared, split["train"], plan.train, plan.data)
+    model, optimizer = _model_and_optimizer(plan, len(samples), accelerator)
     per_epoch = steps_per_epoch(len(samples), plan.train.batch_size)
     compute_loss = _compute_loss(model, plan, accelerator.device)
 
@@ -170,34 +172,44 @@ def train_fold(
 
 
 def dry_run(
-    plan_path: Path, *, device: str | None = None, data: Path | None = None, on_progress: Progress | None = None
+    plan_path: Path,
+    *,
+    folds: Sequence[int] | None = None,
+    device: str | None = None,
+    workers: int | None = None,
+    data: Path | None = None,
+    on_progress: Progress | None = None,
 ) -> DryRun:
     """Take real steps on real cases, change nothing, and say what training would take."""
     plan, place = Plan.load(plan_path), PlanFolder(plan_path.parent)
+    folds = _check_folds(plan, folds)
     cases, splits = _open_cases(plan, *_files(place, plan))
     root = find_layout(data_root(place, data), plan.data.layout)[1]
     accelerator = _accelerator(plan, device)
+    on_gpu = accelerator.device.type == "cuda"
     prepared = prepare_cases(root, cases, plan.data, on_progress)
     seed_everything(plan.train.seed)
-    model, optimizer = _model_and_optimizer(plan, accelerator)
-    samples = TrainingSamples(prepared, splits[0]["train"], plan.train.augment, plan.train.seed)
+    samples = TrainingSamples(prepared, splits[folds[0]]["train"], plan.train, plan.data)
+    model, optimizer = _model_and_optimizer(plan, len(samples), accelerator)
     per_epoch = steps_per_epoch(len(samples), plan.train.batch_size)
-    sampler = StepSampler(len(samples), plan.train.batch_size, plan.train.seed, 0, min(3, plan.train.epochs * per_epoch))
+    count = min(_TRIAL_STEPS, plan.train.epochs * per_epoch)
+    sampler = StepSampler(len(samples), plan.train.batch_size, plan.train.seed, 0, count)
     compute_loss = _compute_loss(model, plan, accelerator.device)
     took: list[float] = []
     began, micro_batch = time.perf_counter(), None
-    for batch in training_batches(samples, sampler, 0, False):
+    for batch in training_batches(samples, sampler, _workers(workers, accelerator.device), on_gpu):
         _, micro_batch = train_step(model, optimizer, batch, compute_loss, accelerator, plan.train.clip_norm, micro_batch)
         took.append(time.perf_counter() - began)
         began = time.perf_counter()
-    val = splits[0]["val"]
-    _validation(plan, prepared, val[: plan.infer.batch_size], accelerator)(accelerator.unwrap_model(model))
-    one_look_s = (time.perf_counter() - began) * len(val) / min(len(val), plan.infer.batch_size)
-    on_gpu = accelerator.device.type == "cuda"
+    val = splits[folds[0]]["val"]
+    few = val[: plan.infer.batch_size]
+    _validation(plan, prepared, few, accelerator)(accelerator.unwrap_model(model))
+    slices, few_slices = (sum(len(prepared.rows(name)) for name in names) for names in (val, few))
+    one_look_s = (time.perf_counter() - began) * slices / few_slices
     return DryRun(
-        step_s=min(took[1:] or took),  # the first step pays for set-up
+        step_s=float(np.median(took[1:] or took)),  # the first step pays for set-up
         steps=plan.train.epochs * per_epoch,
-        folds=plan.split.count,
+        folds=len(folds),
         validation_s=one_look_s * (plan.train.epochs // plan.train.validate_every),
         memory_gib=torch.cuda.max_memory_allocated() / 2**30 if on_gpu else peak_memory_gib(),
         where=str(accelerator.device) + (f", micro-batches of {micro_batch}" if micro_batch else ""),
@@ -205,12 +217,12 @@ def dry_run(
 
 
 def _compute_loss(model: nn.Module, plan: Plan, device: torch.device) -> Callable[[Batch], Tensor]:
-    loss = combined_loss({"bce": plan.train.bce_weight, "dice": plan.train.dice_weight})
+    loss = combined_loss({"bce": plan.train.bce_weight, "dice": plan.train.dice_weight}, plan.data.target)
 
     def compute_loss(batch: Batch) -> Tensor:
         images = batch.images_BHWC.to(device, non_blocking=True)
         x = to_input(images, plan.data).contiguous(memory_format=_memory_format(plan))
-        return loss(model(x), batch.masks_BKHW.to(device, non_blocking=True))
+        return loss(model(x), batch.targets_BMHW.to(device, non_blocking=True))
 
     return compute_loss
 
@@ -218,31 +230,49 @@ def _compute_loss(model: nn.Module, plan: Plan, device: torch.device) -> Callabl
 def _validation(
     plan: Plan, prepared: Prepared, names: Sequence[str], accelerator: Any
 ) -> Callable[[nn.Module], dict[str, float]]:
-    """Loss and mean Dice over the held-out cases, at the network's size. To watch: no decision looks at it."""
-    loss = combined_loss({"bce": plan.train.bce_weight, "dice": plan.train.dice_weight})
+    """Loss and mean Dice over the held-out slices, at the network's size. To watch: no decision looks at it."""
+    loss = combined_loss({"bce": plan.train.bce_weight, "dice": plan.train.dice_weight}, plan.data.target)
 
     @torch.no_grad()
     def validate(network: nn.Module) -> dict[str, float]:
         was_training = network.training
         network.eval()
-        losses, dices = 0.0, 0.0
+        losses, dices, count = 0.0, 0.0, 0
         for batch in validation_batches(prepared, names, plan.infer.batch_size):
             with accelerator.autocast():
                 x = to_input(batch.images_BHWC.to(accelerator.device), plan.data)
                 logits = network(x.contiguous(memory_format=_memory_format(plan))).float()
-            truth = batch.masks_BKHW.to(accelerator.device)
-            losses += float(loss(logits, truth)) * len(batch.names)
-            found = (torch.sigmoid(logits) > plan.infer.threshold).float()
-            both, sizes = (found * truth).sum((2, 3)), (found + truth).sum((2, 3))
+            targets = batch.targets_BMHW.to(accelerator.device)
+            losses += float(loss(logits, targets)) * len(batch.names)
+            found, truth = _found(logits, plan), _per_class(targets, plan)
+            both, sizes = (found & truth).sum((2, 3)), found.sum((2, 3)) + truth.sum((2, 3))
             dices += float(torch.where(sizes > 0, 2 * both / sizes.clamp_min(1), 1.0).mean(1).sum())
+            count += len(batch.names)
         network.train(was_training)
-        return {"val_loss": losses / len(names), "val_dice": dices / len(names)}
+        return {"val_loss": losses / count, "val_dice": dices / count}
 
     return validate
 
 
-def _model_and_optimizer(plan: Plan, accelerator: Any) -> tuple[nn.Module, torch.optim.Optimizer]:
-    model = build_model(plan.model.name, plan.data.channels, len(plan.data.classes), plan.model.sizes)
+def _found(logits_BLHW: Tensor, plan: Plan) -> Tensor:
+    """Masks (B, K, H, W) of the classes."""
+    if plan.data.target == "multiclass":
+        return _one_hot(logits_BLHW.argmax(1), plan)
+    return torch.sigmoid(logits_BLHW) > plan.infer.threshold
+
+
+def _per_class(targets_BMHW: Tensor, plan: Plan) -> Tensor:
+    return _one_hot(targets_BMHW[:, 0].long(), plan) if plan.data.target == "multiclass" else targets_BMHW > 0
+
+
+def _one_hot(labels_BHW: Tensor, plan: Plan) -> Tensor:
+    return torch.stack([labels_BHW == k for k in range(1, plan.data.outputs)], 1)
+
+
+def _model_and_optimizer(plan: Plan, samples: int, accelerator: Any) -> tuple[nn.Module, torch.optim.Optimizer]:
+    model = build_model(plan.model.name, plan.data.channels, plan.data.outputs, plan.model.sizes)
+    per_process = min(plan.train.batch_size, samples) // accelerator.num_processes
+    check_trainable(model, max(1, per_process), plan.data.channels, plan.data.input_size)
     if accelerator.num_processes > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model) if accelerator.device.type == "cuda" else model
     model = model.to(accelerator.device).to(memory_format=_memory_format(plan)).train()
@@ -290,7 +320,7 @@ def _files(place: PlanFolder, plan: Plan) -> tuple[Path, Path]:
 def _open_cases(plan: Plan, index: Path, splits_path: Path) -> tuple[list[Case], list[dict[str, list[str]]]]:
     """The cases that take part, and the folds; refused where they are not those the plan was made from."""
     cases, splits = load_index(index), load_splits(splits_path)
-    if index_sha256(cases) != plan.data.index_sha256:
+    if file_sha256(index) != plan.data.index_sha256:
         raise DataError(f"{index} is no longer the one the plan was made from; run `ukan plan` again")
     if len(splits) != plan.split.count:
         raise DataError(f"{splits_path} holds {len(splits)} folds, the plan {plan.split.count}; run `ukan plan` again")
@@ -319,7 +349,7 @@ def _open_run(folder: RunFolder, plan: Plan, place: PlanFolder, plan_path: Path,
         difference = Plan.load(folder.plan).difference(plan)
         index, splits = _files(place, plan)
         if not difference and splits.exists() and load_splits(folder.splits) != load_splits(splits):
-            same_cases = index.exists() and index_sha256(load_index(index)) == plan.data.index_sha256
+            same_cases = index.exists() and file_sha256(index) == plan.data.index_sha256
             difference = [f"folds: {folder.splits} and {splits} differ"] if same_cases else []
         if difference:
             lines = "".join(f"\n  {line}" for line in difference)
@@ -329,7 +359,8 @@ def _open_run(folder: RunFolder, plan: Plan, place: PlanFolder, plan_path: Path,
             )
         return
     # What a killed start left is ours: the plan is written last.
-    ours = {path.name for path in (folder.lock, folder.index, folder.problems, folder.fingerprint, folder.splits)}
+    copied = (folder.lock, folder.index, folder.problems, folder.fingerprint, folder.splits, folder.thumbnails)
+    ours = {path.name for path in copied}
     found = [path.name for path in folder.root.iterdir()] if folder.root.exists() else []
     if any(name not in ours and not name.startswith(".writing-") for name in found):
         raise UserError(f"{folder.root} exists and is no run folder; give another place with --run FOLDER")
@@ -341,28 +372,21 @@ def _open_run(folder: RunFolder, plan: Plan, place: PlanFolder, plan_path: Path,
     ):
         if source.exists():
             write_text(target, source.read_text(encoding="utf-8"))
+    if place.thumbnails.exists():
+        with written_whole(folder.thumbnails) as temporary:
+            temporary.write_bytes(place.thumbnails.read_bytes())
     plan.save(folder.plan)  # last: its presence says that the folder is a run
 
 
 @contextlib.contextmanager
 def _only_one(folder: RunFolder, main_process: bool) -> Iterator[None]:
     """Two trainings in one folder would overwrite each other."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: no such lock there
-        yield
-        return
     if not main_process:
         yield
         return
-    folder.root.mkdir(parents=True, exist_ok=True)
-    with folder.lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(
-                f"{folder.root}: another `ukan train` is working on this run; wait for it, or use --run"
-            ) from None
+    with locked(folder.lock, wait=False) as alone:
+        if not alone:
+            raise UserError(f"{folder.root}: another `ukan train` is working on this run; wait for it, or use --run")
         yield
 
 
@@ -395,5 +419,5 @@ def describe(trial: DryRun) -> str:
     """A dry run in words."""
     return (
         f"a step takes {trial.step_s:.2f} s on {trial.where}; {trial.steps} steps a fold: {human_time(trial.fold_s)}, "
-        f"all {trial.folds}: {human_time(trial.fold_s * trial.folds)}; memory {trial.memory_gib:.1f} GiB"
+        f"{trial.folds} fold(s): {human_time(trial.fold_s * trial.folds)}; memory {trial.memory_gib:.1f} GiB"
     )
