@@ -40,17 +40,17 @@ class Entry(NamedTuple):
 
 
 @matplotlib.rc_context(_STYLE)
-def histogram(dices: Sequence[float], mean: float) -> Markup:
-    """How many cases have which Dice."""
+def histogram(dices: Sequence[float], mean: float, counted: str) -> Markup:
+    """How many cases, or masks, have which Dice."""
     figure = Figure(figsize=(5, 3.2), layout="constrained")
     axes = figure.subplots()
     axes.hist(dices, bins=[k / 20 for k in range(21)], color=BLUE, alpha=0.85, rwidth=0.92)
     median = float(np.median(dices))
     axes.axvline(mean, color=_INK, linewidth=1.2)
     axes.axvline(median, color=_INK, linewidth=1.2, linestyle=(0, (2, 2)))
-    axes.set(xlim=(0, 1), xlabel="Dice", ylabel="cases", title="Dice of the cases")
+    axes.set(xlim=(0, 1), xlabel="Dice", ylabel=counted, title=f"Dice of the {counted}")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    text = f"Histogram of Dice over {len(dices)} scores: mean {mean:.3f}, median {median:.3f}"
+    text = f"Histogram of Dice over {len(dices)} {counted}: mean {mean:.3f}, median {median:.3f}"
     return _svg(figure, "histogram", text)
 
 
@@ -78,15 +78,67 @@ def dice_by_size(
             rasterized=len(dices) > _MOST_POINTS,
         )
         if told:
-            legend.append(Entry(symbol, colour, kind or "no class"))
+            legend.append(Entry(symbol, colour, kind or "of none"))
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set(ylim=(-0.03, 1.03), xlabel="true mask, % of the image", ylabel="Dice", title="Dice by size of the lesion")
+    axes.set(ylim=(-0.03, 1.03), xlabel="true mask, % of the image", ylabel="Dice", title="Dice by size of the object")
     low, high = min(sizes_percent), max(sizes_percent)
     text = f"Scatter plot of Dice against the size of the true mask, {low:.2g} to {high:.2g} % of the image"
     return _svg(figure, "by-size", text), legend
+
+
+@matplotlib.rc_context(_STYLE)
+def predicted_dice(points: Sequence[tuple[float, float]]) -> Markup:
+    """Points of (predicted, true) Dice, with the line on which they agree."""
+    figure = Figure(figsize=(4.6, 3.8), layout="constrained")
+    axes = figure.subplots()
+    axes.plot((0, 1), (0, 1), color=_INK, linewidth=1, linestyle=(0, (2, 2)))
+    predicted, true = zip(*points, strict=True)
+    axes.scatter(predicted, true, s=18, color=BLUE, alpha=0.6, linewidths=0, rasterized=len(points) > _MOST_POINTS)
+    axes.set(
+        xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="predicted Dice", ylabel="true Dice", title="Predicted and true Dice"
+    )
+    return _svg(figure, "predicted", f"Scatter plot of the true against the predicted Dice of {len(points)} held-out cases")
+
+
+@matplotlib.rc_context(_STYLE)
+def reliability(bins: Sequence[dict[str, Any]], name: str) -> Markup:
+    """The share of foreground among pixels of like probability against that probability; below, how many pixels there are.
+
+    bins: rows of `metrics.calibration.reliability`. name: part of the plot's own names, one for each plot of a page.
+    """
+    figure = Figure(figsize=(4.6, 4.2), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    top.plot((0, 1), (0, 1), color=_INK, linewidth=1, linestyle=(0, (2, 2)))
+    filled = [bin for bin in bins if bin["pixels"]]
+    top.plot(
+        [bin["mean_probability"] for bin in filled],
+        [bin["foreground_share"] for bin in filled],
+        color=BLUE,
+        marker="o",
+        markersize=4,
+    )
+    top.set(xlim=(0, 1), ylim=(-0.03, 1.03), ylabel="share of foreground", title="Reliability")
+    left, width = [bin["low"] for bin in filled], [0.92 * (bin["high"] - bin["low"]) for bin in filled]
+    bottom.bar(left, [bin["pixels"] for bin in filled], width, align="edge", color=BLUE, alpha=0.85)
+    bottom.set(yscale="log", ylim=(0.8, None), xlabel="probability of foreground", ylabel="pixels")
+    bottom.yaxis.set_major_locator(LogLocator(numticks=4))
+    bottom.yaxis.set_minor_formatter(NullFormatter())
+    pairs = "; ".join(f"{bin['mean_probability']:.2f}: {bin['foreground_share']:.2f}" for bin in filled)
+    return _svg(figure, f"reliability-{name}", f"Reliability plot, mean probability and share of foreground. {pairs}")
+
+
+def mark(value: float | None, interval: Sequence[float] | None) -> Markup:
+    """A line of a forest plot over 0 to 1: the interval as a bar, the value as a diamond. The numbers stand beside it."""
+    drawn = [f'<path class="grid" d="M{x} 0V20"/>' for x in (5, 105, 205)]
+    if interval:
+        low, high = (5 + 200 * end for end in interval)
+        drawn.append(f'<path d="M{low:.1f} 10H{high:.1f}M{low:.1f} 6V14M{high:.1f} 6V14"/>')
+    if value is not None:
+        drawn.append(f'<path class="value" d="M{5 + 200 * value:.1f} 5l5 5l-5 5l-5-5z"/>')
+    return Markup(f'<svg class="forest" viewBox="0 0 210 20" aria-hidden="true">{"".join(drawn)}</svg>')
 
 
 CURVES = (Entry("—", BLUE, "training loss"), Entry("—", ORANGE, "held-out loss"), Entry("—", GREEN, "held-out Dice"))

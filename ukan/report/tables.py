@@ -1,30 +1,42 @@
-"""Tables for the page: what is in a run's files, in words a reader knows."""
+"""Tables of scores for the page: what an evaluation's summary.json says, in words a reader knows."""
 
-import csv
-import json
-import shlex
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from ukan.metrics import METRICS
-from ukan.metrics.intervals import cluster_bootstrap
-from ukan.runs import Run
-from ukan.training.log import human_time
-
-_EXAMPLES = 5
+from ukan.metrics import ISIC_THRESHOLD, METRICS, TOLERANCE
 
 
 class Score(NamedTuple):
-    """A line of metrics_per_case.csv."""
+    """A row of metrics_per_case.csv: a case and a class."""
 
     case: str
-    fold: int
-    group: str
+    part: str
+    """fold_k, or all."""
+    of: str
+    """The class of the mask."""
     label: str
+    grade: str
     empty: bool
+    """Whether the true mask is."""
+    share: float
+    """Of the image inside the true mask."""
     dice: float
-    hd95_px: float
+    hd95: float
+    unit: str
+    twin: bool
+    """Whether a case of its group was in training."""
+
+
+class CaseScore(NamedTuple):
+    """A case in a part, all its classes together."""
+
+    case: str
+    part: str
+    dice: float
+    """The mean over classes."""
+    rightly_empty: bool
+    """Whether nothing is there and nothing was found: no picture worth a look."""
+    details: list[str]
 
 
 class Table(NamedTuple):
@@ -34,13 +46,31 @@ class Table(NamedTuple):
     """Whether all columns but the first are numbers, which stand better to the right."""
 
 
+class Bar(NamedTuple):
+    """A line of a forest plot."""
+
+    name: str
+    cases: int
+    groups: int
+    dice: float | None
+    interval: Sequence[float] | None
+
+
 _NAMES = {
     "dice": "Dice",
-    "iou": "IoU",
+    "iou": "IoU (Jaccard)",
     "precision": "Precision",
     "recall": "Recall (sensitivity)",
-    "hd95_px": "HD95, px",
-    "hd95_px_penalised": "HD95 penalised, px",
+    "specificity": "Specificity",
+    "iou_65": f"IoU, thresholded at {ISIC_THRESHOLD}",
+    "hd95": "HD95",
+    "assd": "ASSD",
+    "nsd": f"Surface Dice (NSD) at {TOLERANCE:g}",
+    "hd95_penalised": "HD95, penalised",
+    "assd_penalised": "ASSD, penalised",
+    "object_f1": "Object F1",
+    "object_dice": "Object Dice",
+    "object_hausdorff": "Object Hausdorff distance",
     "iou_pooled": "IoU, pooled over batches of 8",
     "dice_of_iou_pooled": "Dice derived from the pooled IoU",
     "iou_at_input_size": "IoU, mean over images",
@@ -48,25 +78,99 @@ _NAMES = {
 }
 _PAPERS = {"iou": "iou_pooled", "dice": "dice_of_iou_pooled"}
 """Which of our repetitions is what the paper calls by a name."""
+_SUBGROUPS = {"class": "class of the picture", "grade": "grade", "size": "size of the object"}
+
+
+def part_names(summary: dict[str, Any]) -> list[str]:
+    """What the columns of `by_fold` are called; none where all was scored at once."""
+    if len(summary["scores"]["dice"]["by_fold"]) < 2:
+        return []
+    part = "split" if summary["split"] == "published" else "fold"
+    return [f"{part} {fold}" for fold in summary["folds"]]
 
 
 def score_table(summary: dict[str, Any]) -> Table:
+    """Every score over all classes; beside it the same without twins, where there are any in a test part."""
+    without = summary.get("scores_without_twins", {})
     rows = []
     for name, score in summary["scores"].items():
-        decimals = 1 if "_px" in name else 3
-        higher = METRICS[name].higher_is_better if name in METRICS else False
-        rows.append(
-            [
-                f"{_NAMES.get(name, name)} {'↑' if higher else '↓'}",
-                number(score["mean"], decimals),
-                _interval(score["interval95"], decimals),
-                score["undefined"],
-                *(number(value, decimals) for value in score["by_fold"]),
-            ]
-        )
-    part = "split" if summary["split"] == "published" else "fold"
-    columns = ["score", "mean", "95 % interval", "undefined", *(f"{part} {fold}" for fold in summary["folds"])]
-    return Table(columns, rows, numbers=True)
+        row = [_score_name(name, summary["unit"]), *_mean_and_interval(name, score), score["undefined"]]
+        row += _mean_and_interval(name, without[name]) if without else []
+        rows.append([*row, *(number(value, _decimals(name)) for value in score["by_fold"][: len(part_names(summary))])])
+    columns = ["score", "mean", "95 % interval", "undefined", *(["without twins", "95 % interval"] if without else [])]
+    return Table([*columns, *part_names(summary)], rows, numbers=True)
+
+
+def class_table(summary: dict[str, Any]) -> Table | None:
+    """Every score class by class, where there are several."""
+    by_class = summary.get("by_class")
+    if not by_class:
+        return None
+    rows = []
+    for name in summary["scores"]:
+        row = [_score_name(name, summary["unit"])]
+        for scores in by_class.values():
+            mean, interval = _mean_and_interval(name, scores[name])
+            undefined = f", {scores[name]['undefined']} undefined" if scores[name]["undefined"] else ""
+            row.append(f"{mean} ({interval}{undefined})" if scores[name]["mean"] is not None else mean)
+        rows.append(row)
+    return Table(["score", *by_class], rows, numbers=True)
+
+
+def forest(summary: dict[str, Any]) -> list[tuple[str, list[Bar]]]:
+    """Dice of all, by class of the mask, and by each kind of subgroup that tells two or more apart: (kind, lines)."""
+    scored, groups, by_class = summary["scored"], summary["groups"], summary.get("by_class", {})
+    overall = summary["scores"]["dice"]
+    kinds = [("", [Bar("all", scored * max(1, len(by_class)), groups, overall["mean"], overall["interval95"])])]
+    if by_class:
+        dices = {name: scores["dice"] for name, scores in by_class.items()}
+        bars = [Bar(name, scored, groups, dice["mean"], dice["interval95"]) for name, dice in dices.items()]
+        kinds.append(("class of the mask", bars))
+    for by, title in _SUBGROUPS.items():
+        found = [group for group in summary["subgroups"] if group["by"] == by]
+        bars = [Bar(g["value"], g["cases"], g["groups"], g["dice"], g["interval95"]) for g in found]
+        kinds += [(title, bars)] if len(bars) > 1 else []
+    return kinds
+
+
+def detection_table(summary: dict[str, Any]) -> Table:
+    """What is found: lesion by lesion, and image by image."""
+    lesions, images = summary["lesions"], summary["images"]
+    counts, each = lesions["counts"], "mask" if "by_class" in summary else "image"
+    called = f"{images['true_positives']} of {images['with_object']}"
+    left_empty = f"{images['true_negatives']} of {images['without_object']}"
+    invented = f"{counts['false_positives']} in {lesions['cases']} {each}s"
+    lines = [
+        ("Lesions found (sensitivity)", lesions, "sensitivity", f"{counts['found']} of {counts['present']}"),
+        (f"False positives per {each}", lesions, "false_positives_per_image", invented),
+        (f"{each.capitalize()}s with an object that are called", images, "sensitivity", called),
+        (f"{each.capitalize()}s without one that are left empty", images, "specificity", left_empty),
+        ("AUROC of the highest probability", images, "auroc", ""),
+    ]
+    rows = [
+        [what, number(found[key]), _interval(found.get(f"{key}_interval95"), 3), said] for what, found, key, said in lines
+    ]
+    return Table(["", "value", "95 % interval", "that is"], rows, numbers=True)
+
+
+def calibration_table(summary: dict[str, Any]) -> Table:
+    found = summary["calibration"]
+    rows = [
+        [what, number(found[key]), _interval(found[f"{key}_interval95"], 3)]
+        for what, key in (("ECE near objects", "ece_near_objects"), ("ECE over all pixels", "ece"))
+    ]
+    return Table(["", "value", "95 % interval"], rows, numbers=True)
+
+
+def object_table(summary: dict[str, Any]) -> Table | None:
+    """GlaS' scores over the objects of all images together, where masks hold instances."""
+    if not (objects := summary.get("objects")):
+        return None
+    rows = [
+        [_score_name(name, "px"), number(score["all"], _decimals(name)), _interval(score["interval95"], _decimals(name))]
+        for name, score in objects.items()
+    ]
+    return Table(["over all objects", "value", "95 % interval"], rows, numbers=True)
 
 
 def published_table(summary: dict[str, Any]) -> Table | None:
@@ -87,99 +191,57 @@ def published_table(summary: dict[str, Any]) -> Table | None:
     return Table([*columns, *(f"split {fold}" for fold in summary["folds"])], rows, numbers=True)
 
 
-def subset_table(run: Run, scores: Sequence[Score]) -> Table | None:
-    """Dice by class and by size of the lesion, where there is something to tell apart."""
-    subsets: list[tuple[str, list[Score]]] = []
-    labels = sorted({score.label for score in scores})
-    if len(labels) > 1:
-        subsets += [(label or "no class", [score for score in scores if score.label == label]) for label in labels]
-    by_size = sorted((score for score in scores if not score.empty), key=lambda score: run.cases[score.case].foreground)
-    if len(by_size) >= 12:
-        cuts = [round(len(by_size) * part / 3) for part in range(4)]
-        for name, low, high in zip(("smallest", "middle", "largest"), cuts, cuts[1:], strict=False):
-            third = by_size[low:high]
-            first, last = (_format(100 * run.cases[score.case].foreground) for score in (third[0], third[-1]))
-            subsets.append((f"{name} third of lesions: {first} to {last} % of the image", third))
-    if empty := [score for score in scores if score.empty]:
-        subsets.append(("empty mask: nothing there", empty))
-    rows = []
-    for name, subset in subsets:
-        dices = [score.dice for score in subset]
-        interval = _interval(cluster_bootstrap(dices, [score.group for score in subset]), 3)
-        rows.append([name, f"{sum(dices) / len(dices):.3f}", interval, sum(dice < 0.5 for dice in dices), len(subset)])
-    return Table(["cases", "mean Dice", "95 % interval", "Dice below 0.5", "of"], rows, numbers=True) if rows else None
+def quality_table(quality: dict[str, Any]) -> Table:
+    """How well the Dice of held-out cases was predicted without their truth."""
+    rows = [
+        ["mean absolute error", number(quality["mean_absolute_error"]), f"{quality['cases']} cases"],
+        ["Spearman's correlation", number(quality["spearman"]), ""],
+        ["failures caught", number(quality["caught"]), f"of {quality['failures']}, in the lowest {quality['flagged']}"],
+    ]
+    return Table(["", "value", "that is"], rows, numbers=True)
 
 
-def fingerprint_table(run: Run) -> Table | None:
-    try:
-        found = json.loads(run.folder.fingerprint.read_text(encoding="utf-8"))
-        del found["index_sha256"]  # told with the other hashes
-    except (OSError, ValueError, KeyError):
-        return None
-    show: dict[str, tuple[str, Callable[[Any], str]]] = {
-        "labels": ("classes", lambda v: ", ".join(f"{name or 'none'}: {count}" for name, count in v.items())),
-        "empty": ("cases with an empty mask", str),
-        "groups": ("groups (never on both sides of a split)", str),
-        "height": ("height, px (smallest, median, largest)", _list),
-        "width": ("width, px (smallest, median, largest)", _list),
-        "colour": ("images in colour", str),
-        "lesion_share": ("mask, % of the image (5th, 50th, 95th percentile)", lambda v: _list([100 * x for x in v])),
-        "lesion_side_px": ("square root of the mask's area, px (5th, 50th, 95th percentile)", _list),
-        "mask_values": ("grey values in masks", lambda v: ", ".join(f"{value} in {count}" for value, count in v.items())),
-        "mask_rule": ("foreground is", lambda v: {"nonzero": "every value above 0", "half": "128 and above"}.get(v, v)),
-        "near_duplicates": ("pairs of the same or nearly the same picture", str),
-    }
-    rows = []
-    for key, value in found.items():
-        name, write = show.get(key, (key.replace("_", " "), str))
-        rows.append([name, write(value)])
-    return Table(["property", "value"], rows)
+def twins(scores: Sequence[Score]) -> int:
+    return len({score.case for score in scores if score.twin})
 
 
-def problem_kinds(run: Run) -> list[dict[str, Any]] | None:
-    """Problems of the raw folder by kind, in the order of the file: errors, warnings, notes."""
-    if not run.folder.problems.exists():
-        return None
-    with run.folder.problems.open(newline="", encoding="utf-8") as file:
-        problems = list(csv.DictReader(file))
-    counts = Counter((problem["level"], problem["kind"]) for problem in problems)
-    kinds = []
-    for (level, kind), count in counts.items():
-        examples = [p for p in problems if (p["level"], p["kind"]) == (level, kind)][:_EXAMPLES]
-        kinds.append({"level": level, "kind": kind, "count": count, "do": examples[0]["do"], "examples": examples})
-    return kinds
+def by_case(scores: Iterable[Score]) -> list[CaseScore]:
+    """Cases with the mean Dice over their classes, and what else to say of each."""
+    cases: dict[tuple[str, str], list[Score]] = {}
+    for score in scores:
+        cases.setdefault((score.part, score.case), []).append(score)
+    return [_case_score(of_case) for of_case in cases.values()]
 
 
-def plan_table(run: Run) -> Table:
-    rows = [[key, _plain(value), run.plan.reasons.get(key, "")] for key, value in run.plan.flat().items()]
-    return Table(["field", "value", "because"], rows)
+def _case_score(of_case: Sequence[Score]) -> CaseScore:
+    first = of_case[0]
+    if len(of_case) > 1:
+        said = [f"{score.of} {score.dice:.3f}" for score in of_case]
+    else:
+        said = [f"HD95 {number(first.hd95, 1)}" + (f" {first.unit}" if first.hd95 == first.hd95 else "")]
+    said += [word for word in (first.label, first.grade and f"grade {first.grade}") if word]
+    dice = sum(score.dice for score in of_case) / len(of_case)
+    return CaseScore(first.case, first.part, dice, all(score.empty for score in of_case) and dice == 1, said)
 
 
-def origin(run: Run) -> dict[str, Any]:
-    """Sessions, folds and hashes from environment.json; tables are empty where it is missing."""
-    record = run.environment()
-    sessions: list[dict[str, Any]] = record.get("sessions", [])
-    keys = ("started_at", "device", "processes", "precision", "workers", "cores", "python", "platform", "commit")
-    hashes = run.weights_sha256()
-    folds = []
-    for fold, sha256 in hashes.items():
-        made = record.get("folds", {}).get(fold, {})
-        time = human_time(made["elapsed_s"]) if "elapsed_s" in made else "–"
-        folds.append([fold, made.get("step", "–"), time, made.get("micro_batch") or "whole", sha256])
-    packages: dict[str, set[str]] = {}
-    for session in sessions:
-        for name, version in (session.get("packages") or {}).items():
-            packages.setdefault(name, set()).add(version or "not installed")
-    return {
-        "sessions": Table(
-            [key.replace("_", " ") for key in keys],
-            [["–" if session.get(key) is None else session[key] for key in keys] for session in sessions],
-        ),
-        "commands": list(dict.fromkeys(shlex.join(map(str, s["command"])) for s in sessions if "command" in s)),
-        "packages": Table(["package", "version"], [[name, ", ".join(sorted(found))] for name, found in packages.items()]),
-        "fold_table": Table(["fold", "steps", "time", "micro-batch", "sha256 of the weights"], folds),
-        "data_root": record.get("data_root", "not recorded"),
-    }
+def _score_name(name: str, unit: str) -> str:
+    shown = _NAMES.get(name, name)
+    if _is_length(name):
+        return f"{shown}, {'px' if name == 'object_hausdorff' else unit} ↓"
+    return f"{shown} {unit} ↑" if name == "nsd" else f"{shown} ↑"
+
+
+def _is_length(name: str) -> bool:
+    metric = METRICS.get(name.removesuffix("_penalised"))
+    return metric.unit == "length" if metric else name == "object_hausdorff"
+
+
+def _decimals(name: str) -> int:
+    return 2 if _is_length(name) else 3
+
+
+def _mean_and_interval(name: str, score: dict[str, Any]) -> tuple[str, str]:
+    return number(score["mean"], _decimals(name)), _interval(score["interval95"], _decimals(name))
 
 
 def number(value: float | None, decimals: int = 3) -> str:
@@ -189,21 +251,3 @@ def number(value: float | None, decimals: int = 3) -> str:
 
 def _interval(interval: Sequence[float] | None, decimals: int) -> str:
     return f"{interval[0]:.{decimals}f} to {interval[1]:.{decimals}f}" if interval else "–"
-
-
-def _format(value: float) -> str:
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
-
-
-def _list(values: Sequence[float]) -> str:
-    return ", ".join(map(_format, values))
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key}: {_plain(v)}" for key, v in value.items()) or "none"
-    if isinstance(value, list):
-        return ", ".join(map(_plain, value)) or "none"
-    if value is None:
-        return "none"
-    return str(value).lower() if isinstance(value, bool) else str(value)
