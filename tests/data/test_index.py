@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -529,3 +530,31 @@ def test_the_hash_of_a_case_covers_further_channels_and_every_file_of_a_series()
     assert case_hash(Path("raw"), case) == hashlib.sha256(content.encode()).hexdigest()
     with pytest.raises(DataError, match="gone"):
         case_hash(Path("raw"), case._replace(image="gone"))
+
+
+def test_a_name_that_is_not_utf8_is_an_error_and_everything_else_is_read(write_dataset: Callable[..., Path]) -> None:
+    folder = write_dataset(Path("raw"), count=4)
+    for kind in ("images", "masks"):
+        (folder / kind / "c001.png").rename(os.fsdecode(os.fsencode(folder / kind) + b"/caf\xe9.png"))
+    index = index_folder(folder)
+    assert [(problem.kind, problem.where) for problem in index.errors] == [("name is not UTF-8", "images/caf\\xe9.png")]
+    assert [case.case for case in index.cases] == ["c000", "c002", "c003"]
+
+
+def test_a_mask_stored_in_another_order_of_axes_lies_where_its_image_lies(tmp_path: Path) -> None:
+    import nibabel as nib
+
+    for number in range(3):
+        rng = np.random.default_rng(number)
+        image, affine = rng.integers(0, 900, (6, 8, 4)).astype(np.int16), np.diag([1.0, 1.0, 3.0, 1.0])
+        mask = np.zeros((6, 8, 4), np.uint8)
+        mask[2:4, 3:6, 1:3] = 1
+        moved = nib.Nifti1Image(mask, affine).as_reoriented(np.array([[1, -1], [0, 1], [2, 1]]))
+        for kind, volume in (("images", nib.Nifti1Image(image, affine)), ("masks", moved)):
+            (tmp_path / "raw" / kind).mkdir(parents=True, exist_ok=True)
+            nib.save(volume, tmp_path / "raw" / kind / f"v{number}.nii.gz")
+    assert not [p for p in index_folder(tmp_path / "raw").problems if p.kind == "mask lies elsewhere than its image"]
+    away = nib.Nifti1Image(mask, affine + np.array([[0, 0, 0, 9.0], [0] * 4, [0] * 4, [0] * 4]))
+    nib.save(away, tmp_path / "raw/masks/v2.nii.gz")
+    found = [p.where for p in index_folder(tmp_path / "raw").problems if p.kind == "mask lies elsewhere than its image"]
+    assert found == ["masks/v2.nii.gz"]

@@ -19,6 +19,7 @@ from ukan.plan import Case
 
 _SAMPLE = 10_000
 _AIR_HU = (-1100, -900)
+_SAME_PLACE_MM = 0.1
 _PNG, _PNG_COLOURS = b"\x89PNG\r\n\x1a\n", 25  # how a PNG begins, and which byte tells its kind of colours (4: with alpha)
 
 
@@ -133,17 +134,25 @@ def _doubts(name: str, mask: Picture, image: Picture) -> list[Problem]:
     if mask.values.shape != image.values.shape[:3]:
         what, do = f"mask {_size(mask.values)}, image {_size(image.values)}", "resized by nearest value; check that they fit"
         return [Problem("warning", "mask of another size", name, what, do)]
-    if (
-        mask.geometry
-        and image.geometry
-        and not np.allclose(mask.geometry.affine, image.geometry.affine, rtol=1e-3, atol=0.1)
-    ):
-        off_mm = np.abs(mask.geometry.affine - image.geometry.affine)[:3].max()
+    off_mm = np.abs(_place(mask.geometry) - _place(image.geometry)).max() if mask.geometry and image.geometry else 0.0
+    if off_mm > _SAME_PLACE_MM:
         what = f"their headers place voxels up to {off_mm:.3g} mm apart, or more at the far end"
         return [
             Problem("warning", "mask lies elsewhere than its image", name, what, "laid voxel on voxel; check that they fit")
         ]
     return []
+
+
+def _place(geometry: Geometry) -> NDArray[np.float64]:
+    """Where the first voxel of a stack lies, and the steps along slices, rows and columns: (3, 4) in mm.
+
+    Of the stack as read, so that files that store it in another order of axes may lie in one place.
+    """
+    axes, flipped = list(geometry.axes), np.array(geometry.flipped)
+    steps = geometry.affine[:3, axes]
+    last = np.array([geometry.shape[axis] - 1 for axis in axes])
+    first = geometry.affine[:3, 3] + steps @ (last * flipped)
+    return np.column_stack([first, np.where(flipped, -steps, steps)])
 
 
 def _in_colour(values_DHWC: NDArray[Any]) -> bool:

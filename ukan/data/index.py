@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 import signal
 import sys
 from collections import Counter
@@ -104,6 +105,11 @@ def index_folder(
     known = LAYOUTS[layout]
     cases, problems = known.find_cases(root)
     name = slug(dataset or known.DATASET or root.resolve().name)
+    problems = [problem._replace(where=_printable(problem.where), what=_printable(problem.what)) for problem in problems]
+    for case in cases:
+        if (shown := _printable(case.image)) != case.image:
+            problems.append(Problem("error", "name is not UTF-8", shown, "bytes of another encoding", "rename the file"))
+    cases = [case for case in cases if _printable(case.image) == case.image]
     twice = {case for case, count in Counter(case.case for case in cases).items() if count > 1}
     for case in (case for case in cases if case.case in twice):
         problems.append(Problem("error", "two cases of one name", case.image, case.case, "rename one of the files"))
@@ -222,6 +228,11 @@ def _without_bad(problems: Sequence[Problem]) -> tuple[list[Problem], tuple[str,
     bad = [p for p in problems if p.level == "error" and Path(p.where).suffix.lower() not in (".json", ".csv")]
     told = [p._replace(level="warning", do=f"left out (--skip-bad); {p.do}") if p in bad else p for p in problems]
     return told, tuple(sorted({problem.where for problem in bad}))
+
+
+def _printable(name: str) -> str:
+    """A file's name in characters that any file can hold: bytes that are no UTF-8 as \\xNN."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def dump_index(cases: Sequence[Case]) -> str:
