@@ -89,6 +89,24 @@ def test_flat_grey_areas_in_smeared_masks_are_a_warning(raw: Path) -> None:
     assert len(told(index, "mask with greys")) == 11
 
 
+def test_pictures_in_place_of_masks_are_a_warning(raw: Path) -> None:
+    for path in (raw / "masks").iterdir():
+        shutil.copy(raw / "images" / path.name, path)
+    found = told(index_folder(raw), "mask mostly of greys")
+    assert len(found) == 12 and all(level == "warning" for level, _, _ in found)
+
+
+def test_a_value_in_one_label_map_alone_is_a_warning(raw: Path) -> None:
+    for i, path in enumerate(sorted((raw / "masks").iterdir())):
+        rewrite(
+            path, lambda a, third=7 if i == 4 else 2: ((a > 0) * np.where(np.arange(64) < 32, 1, third)).astype(np.uint8)
+        )  # type: ignore[misc]
+    rewrite(raw / "masks/c004.png", lambda a: np.where(np.arange(64) < 8, 7, a).astype(np.uint8))
+    index = index_folder(raw)
+    assert told(index, "class in one mask alone") == [("warning", "masks/c004.png", "value 7 is in no other mask")]
+    assert index.fingerprint is not None and index.fingerprint.label_values == (1, 2, 7)
+
+
 # Sizes, depths, channels
 
 

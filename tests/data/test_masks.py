@@ -125,6 +125,13 @@ def test_where_each_class_has_masks_of_its_own_no_label_map_is_seen_in_them() ->
     assert rule_of(masks, may_be_labels=False).rule == "nonzero"
 
 
+def test_where_most_masks_hold_255_alone_a_stray_number_makes_no_classes_of_them() -> None:
+    stray = np.array([0, 255, 2], np.uint8)[discs(2, 0)]
+    rule = rule_of([*binary(255), stray])
+    assert rule.rule == "nonzero"
+    assert told([0, 2, 255], rule) == FITS_NO_RULE and told([0, 255], rule) is None and told([0, 2], rule) is None
+
+
 # What does not fit
 
 
@@ -149,7 +156,7 @@ def test_255_beside_small_classes_is_told_apart_with_its_share() -> None:
     wrong = misfit(values, rule)
     assert wrong is not None and wrong[0] == "255 beside small numbers"
     assert f"{values[255].pixels / masks[0].size:.1%}" in wrong[1] and "[1,2,255]" in wrong[2]
-    assert misfit(values, Rule("labels", (1, 2, 255), "", by_hand=True)) is None
+    assert misfit(values, Rule("labels", (1, 2, 255), "", lenient=True)) is None
 
 
 def test_1_and_255_in_one_mask_is_neither_a_mixture_nor_a_class_unless_a_person_says_so() -> None:
@@ -157,7 +164,7 @@ def test_1_and_255_in_one_mask_is_neither_a_mixture_nor_a_class_unless_a_person_
     rule = rule_of(masks)
     assert rule.rule == "nonzero" and told([0, 1, 255], rule) == "255 beside small numbers"
     assert told([0, 1], rule) is None and told([0, 255], rule) is None
-    assert told([0, 1, 255], Rule("nonzero", (), "", by_hand=True)) is None
+    assert told([0, 1, 255], Rule("nonzero", (), "", lenient=True)) is None
 
 
 def test_a_mask_that_half_would_empty_is_an_error() -> None:

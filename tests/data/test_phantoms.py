@@ -13,6 +13,7 @@ from ukan.data.index import index_folder
 from ukan.data.masks import read_truth
 from ukan.data.phantoms import PHANTOMS, Label, make_ultrasound, write_ultrasound
 from ukan.data.phantoms.endoscopy import PER_SEQUENCE, draw_scene, make_frame
+from ukan.data.phantoms.fields import clouds, make_grid, sprinkle
 from ukan.data.phantoms.histology import PER_PATIENT, Grade, make_histology
 from ukan.imaging import read_image, read_mask
 
@@ -297,3 +298,38 @@ def test_tissue_behind_a_benign_lesion_is_brighter_than_behind_a_malignant_one()
 
     assert behind("benign") > 5
     assert behind("malignant") < -5
+
+
+def test_clouds_are_as_smooth_as_noise_blurred_with_their_sigma() -> None:
+    sigma_px, lags = 4.0, range(9)
+    fields = [clouds(np.random.default_rng(seed), make_grid(96, 200), sigma_px) for seed in range(40)]
+    for axis in (0, 1):
+        measured = [np.mean([np.mean(f * np.roll(f, lag, axis), where=_kept(f, lag, axis)) for f in fields]) for lag in lags]
+        np.testing.assert_allclose(measured, np.exp(-(np.square(lags)) / (4 * sigma_px**2)), atol=0.06)
+    np.testing.assert_allclose([(field.mean(), field.std()) for field in fields], [(0, 1)] * 40, atol=1e-9)
+
+
+def _kept(field_HW: NDArray[np.float64], lag: int, axis: int) -> Bools:
+    """Where np.roll brought no value around the edge."""
+    kept = np.arange(field_HW.shape[axis]) >= lag
+    return np.broadcast_to(kept[:, None] if axis == 0 else kept, field_HW.shape)
+
+
+def test_sprinkled_ellipses_lie_where_they_are_put_and_are_cut_by_the_edge() -> None:
+    grid = make_grid(60, 80)
+    centres_N2 = np.array([[20.0, 30.0], [40.5, 60.5], [58.0, -1.0], [-300.0, 9.0]])
+    radii_N2 = np.array([[12.0, 3.0], [5.0, 5.0], [6.0, 4.0], [9.0, 9.0]])
+    angles_N, levels_N = np.array([0.6, 0.0, 1.2, 0.0]), np.array([1.0, 0.5, 0.8, 1.0])
+    field_HW = sprinkle(grid, centres_N2, radii_N2, angles_N, levels_N)
+    for row in range(60):
+        for column in range(80):
+            inside = 0.0
+            for centre, (long, short), angle, level in zip(centres_N2, radii_N2, angles_N, levels_N, strict=True):
+                turned = (column - centre[1] + 1j * (row - centre[0])) * np.exp(-1j * angle)
+                radius = np.hypot(turned.real / long, turned.imag / short)
+                if radius < 1 - 0.6 / short:
+                    inside = max(inside, level)
+                elif radius < 1 + 0.6 / short:
+                    inside = np.nan  # on the soft edge
+            if not np.isnan(inside):
+                assert field_HW[row, column] == pytest.approx(inside)

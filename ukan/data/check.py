@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ukan.data.duplicates import Pairs
 from ukan.data.facts import Facts, spacing_text
-from ukan.data.masks import Rule, misfit
+from ukan.data.masks import MaskValues, Rule, misfit
 from ukan.data.problems import Problem
 from ukan.imaging import Geometry
 
@@ -53,18 +53,7 @@ def _masks(facts: Sequence[Facts], rule: Rule) -> list[Problem]:
     problems = []
     for fact in facts:
         for name, values in zip(fact.case.masks, fact.mask_values, strict=True):
-            greys = [value for value in values if 32 <= value < 224]
-            flat = sum(values[value].inside for value in greys)
-            shown = sum(counted.pixels for value, counted in values.items() if value)
-            if rule.rule == "half" and flat > 0.01 * shown:
-                what = f"{flat / shown:.0%} of what is not black is flat grey"
-                do = "cut at 128; if the greys are classes, store them as whole numbers"
-                problems.append(Problem("warning", "mask with grey areas", name, what, do))
-            elif rule.rule == "half" and len(values) > 2:
-                problems.append(Problem("note", "mask with greys", name, f"{len(values)} values", "cut at 128"))
-            elif rule.rule == "nonzero" and len(values) > 2:
-                do = "united into one foreground"
-                problems.append(Problem("warning", "mask with several values", name, f"{len(values)} values", do))
+            problems += _odd_values(name, values, rule)
         share = fact.shares["half" if rule.rule == "half" else "nonzero"]
         if share == 0:
             do = "kept or left out by data.empty_cases"
@@ -75,10 +64,43 @@ def _masks(facts: Sequence[Facts], rule: Rule) -> list[Problem]:
             problems.append(Problem("warning", "mask covers the image", fact.case.case, what, do))
     empty = sum(problem.kind == "empty mask" for problem in problems)
     if empty > len(facts) / 2:
-        what = f"{empty} of {len(facts)} masks are empty"
-        do = "check that these are the right masks"
+        what, do = f"{empty} of {len(facts)} masks are empty", "check that these are the right masks"
         problems.append(Problem("warning", "most masks are empty", "all cases", what, do))
-    return problems
+    return problems + _lone_classes(facts, rule)
+
+
+def _odd_values(name: str, values: MaskValues, rule: Rule) -> list[Problem]:
+    if len(values) <= 2 or rule.rule in ("labels", "instances"):
+        return []
+    if rule.rule == "nonzero":
+        do = "united into one foreground"
+        return [Problem("warning", "mask with several values", name, f"{len(values)} values", do)]
+    shown = sum(counted.pixels for value, counted in values.items() if value)
+    greys = [counted for value, counted in values.items() if 32 <= value < 224]
+    grey, flat = (sum(counts) / shown for counts in zip(*greys, strict=True)) if greys else (0.0, 0.0)
+    if flat > 0.01:
+        do = "cut at 128; if the greys are classes, store them as whole numbers"
+        what = f"{flat:.0%} of what is not black is flat grey"
+        return [Problem("warning", "mask with grey areas", name, what, do)]
+    if grey > 0.5:
+        what = f"{grey:.0%} of what is not black is grey"
+        return [Problem("warning", "mask mostly of greys", name, what, "cut at 128; check that it is a mask")]
+    return [Problem("note", "mask with greys", name, f"{len(values)} values", "cut at 128")]
+
+
+def _lone_classes(facts: Sequence[Facts], rule: Rule) -> list[Problem]:
+    """Values that are taken for classes and yet are in one mask only."""
+    holding = Counter(value for fact in facts for values in fact.mask_values for value in values)
+    lone = {value for value in rule.label_values if holding[value] == 1}
+    if len(facts) < _FEW or not lone:
+        return []
+    do = "a mistake? name the classes with --set data.label_values=[...], and the mask becomes an error"
+    return [
+        Problem("warning", "class in one mask alone", name, f"value {value} is in no other mask", do)
+        for fact in facts
+        for name, values in zip(fact.case.masks, fact.mask_values, strict=True)
+        for value in sorted(lone & values.keys())
+    ]
 
 
 def _sameness_of_masks(facts: Sequence[Facts], groups: Sequence[int]) -> list[Problem]:

@@ -125,7 +125,7 @@ def _united(all_labels: Sequence[NDArray[np.integer]], shape_DHW: tuple[int, int
 
 
 def _unreadable(kind: str, name: str, error: DataError, root: Path) -> Problem:
-    what = str(error).removeprefix(f"{root / name}: ")
+    what = str(error).removeprefix(f"{root / name}: ").removesuffix("; replace or remove it")
     return Problem("error", f"unreadable {kind}", name, what, "replace the file, or remove the case")
 
 

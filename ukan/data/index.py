@@ -206,10 +206,10 @@ def _rule(layout: Layout, root: Path, facts: Sequence[Facts], by_hand: MaskRule 
         rule = by_hand or "labels"
         if rule == "labels" and classes_apart:
             raise UserError("data.mask_rule=labels: here each class has masks of its own, which hold no other classes")
-        return Rule(rule, values if rule == "labels" else (), f"set by hand: {MEANING[rule]}", by_hand=True)
+        return Rule(rule, values if rule == "labels" else (), f"set by hand: {MEANING[rule]}", lenient=True)
     if layout.RULE:
         known = f"known of this dataset: {MEANING[layout.RULE]}"
-        return Rule(layout.RULE, (tuple(named) or found) if layout.RULE == "labels" else (), known)
+        return Rule(layout.RULE, (tuple(named) or found) if layout.RULE == "labels" else (), known, lenient=True)
     if len(named) > 1:
         return Rule("labels", tuple(sorted(named)), f"the dataset names {len(named)} labels: each value a class")
     return choose_rule(masks, may_be_labels=not classes_apart)

@@ -98,7 +98,8 @@ class Rule(NamedTuple):
     rule: MaskRule
     label_values: tuple[int, ...]
     because: str
-    by_hand: bool = False
+    lenient: bool = False
+    """Whether what values there are is taken as meant (nonzero)."""
 
 
 def count_values(labels_DHW: NDArray[np.integer]) -> MaskValues:
@@ -127,9 +128,9 @@ def _histogram(labels_HW: NDArray[np.integer], bins: int) -> NDArray[np.int64]:
 def choose_rule(masks: Sequence[MaskValues], *, may_be_labels: bool = True) -> Rule:
     """The rule for masks with these values. `may_be_labels` is False where each class has masks of its own.
 
-    One value beside 0 (or 1 in some and 255 in others): everything above 0. Greys that run along borders, as JPEG and
-    resizing make them: cut at half. Numbers that fill areas: objects, where masks count 1, 2, ... n and n varies; classes,
-    where they are few. 255 beside small numbers is no class, see `misfit`.
+    One value beside 0 (or 1 in some and 255 in others), or 255 alone in most masks: everything above 0. Greys that run along
+    borders, as JPEG and resizing make them: cut at half. Numbers that fill areas: objects, where masks count 1, 2, ... n and
+    n varies; classes, where they are few. What then does not fit, 255 beside small numbers for one, `misfit` tells.
     """
     shown = [values for values in ({v for v in mask if v > 0} for mask in masks) if values]
     held: set[int] = set().union(*shown)
@@ -139,14 +140,18 @@ def choose_rule(masks: Sequence[MaskValues], *, may_be_labels: bool = True) -> R
     alone = all(len(values) == 1 for values in shown)
     if (alone and len(held) == 1) or held <= _WHITE:
         return Rule("nonzero", (), f"masks hold two values ({listed}): everything above 0")
-    if not alone and not _are_numbers(masks, held):
+    mostly_255 = sum(values == {255} for values in shown) > len(shown) / 2
+    if not alone and not _are_numbers(masks, held, trust_few=not mostly_255):
         return Rule("half", (), f"masks hold greys between black and white ({listed}): cut at 128")
+    if mostly_255:
+        return Rule("nonzero", (), "most masks hold 0 and 255 alone: everything above 0")
     counting = [len(values) for values in shown if max(values) == len(values)]
     if len(counting) >= 0.9 * len(shown) and len(set(counting)) > 1 and max(counting) > _NESTED:
         because = f"masks count 1, 2, ... n, n up to {max(counting)}: objects of one class"
         return Rule("instances", (), f"{because} (if they are classes: --set data.mask_rule=labels)")
     if not may_be_labels:
-        return Rule("nonzero", (), f"masks of one class each hold several values ({listed}): everything above 0")
+        because = f"masks of one class each hold several values ({listed}): everything above 0"
+        return Rule("nonzero", (), because, lenient=True)
     small = held - {255}
     classes = small if max(small) < _SMALL else held
     if len(classes) > _MANY:
@@ -167,9 +172,9 @@ _MANY = 32
 _SMALL = 64
 
 
-def _are_numbers(masks: Sequence[MaskValues], held: set[int]) -> bool:
-    """Whether values stand for things: they are few and small, or most of them fill areas."""
-    if max(held - {255}) < _SMALL and len(held) <= _MANY:
+def _are_numbers(masks: Sequence[MaskValues], held: set[int], *, trust_few: bool) -> bool:
+    """Whether values stand for things: most of them fill areas, or (trust_few) they are few and small."""
+    if trust_few and max(held - {255}) < _SMALL and len(held) <= _MANY:
         return True
     pixels, inside = Counter[int](), Counter[int]()
     for mask in masks:
@@ -190,7 +195,7 @@ def misfit(values: MaskValues, rule: Rule) -> tuple[str, str, str] | None:
     classes = rule.label_values or (0,)
     strange = [value for value in shown if (value not in classes if rule.rule == "labels" else value < 0)]
     beside = (255 in strange and max(classes) < _SMALL) or (rule.rule == "nonzero" and shown == [1, 255])
-    if beside and not rule.by_hand:
+    if beside and not rule.lenient:
         share = values[255].pixels / sum(counted.pixels for counted in values.values())
         do = "store what is to be ignored as 0; if 255 counts too: --set data.label_values=[1,2,255] with all the values"
         return "255 beside small numbers", f"{share:.1%} of the mask is 255: ignored, or a class?", do
@@ -198,6 +203,9 @@ def misfit(values: MaskValues, rule: Rule) -> tuple[str, str, str] | None:
         known = ", ".join(map(str, classes)) if rule.rule == "labels" else "0 and more"
         do = "correct the mask; or name all classes: --set data.mask_rule=labels --set data.label_values=[1,2,...]"
         return FITS_NO_RULE, f"values {_some(strange)} where {known} are expected", do
+    if rule.rule == "nonzero" and len(shown) > 1 and not rule.lenient:
+        do = "correct the mask; or count all that is above 0: --set data.mask_rule=nonzero"
+        return FITS_NO_RULE, f"values {_some(shown)} where others hold one beside 0", do
     if rule.rule == "half" and shown and shown[-1] < 128:
         what = f"values up to {shown[-1]} where others reach white: it would come out empty"
         return FITS_NO_RULE, what, "store it as 0 and 255"

@@ -10,9 +10,9 @@ YELLOW = (255, 220, 0)
 
 
 def _palette() -> tuple[tuple[int, int, int], ...]:
-    """255 colours, none of them grey: seven that the colour-blind tell apart (after Okabe and Ito), then hues a golden angle
+    """255 colours, none of them grey: six that the colour-blind tell apart (after Okabe and Ito), then hues a golden angle
     apart."""
-    made = [YELLOW, (86, 180, 233), (213, 94, 0), (0, 158, 115), (204, 121, 167), (0, 114, 178), (230, 159, 0)]
+    made = [YELLOW, (86, 180, 233), (213, 94, 0), (0, 158, 115), (204, 121, 167), (0, 114, 178)]
     for number in range(len(made), 255):
         hue = (0.145 + number * 0.6180339887) % 1
         red, green, blue = colorsys.hsv_to_rgb(hue, (0.9, 0.6, 0.75)[number // 8 % 3], (1.0, 0.9, 0.6)[number // 24 % 3])

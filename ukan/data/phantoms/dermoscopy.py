@@ -14,10 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from ukan.data.phantoms.fields import Floats, Grid, clouds, draw_size, make_grid, outline, scatter, sprinkle, step, streaks
+from ukan.data.phantoms.fields import (
+    Bools,
+    Floats,
+    Grid,
+    clouds,
+    draw_size,
+    make_grid,
+    outline,
+    scatter,
+    sprinkle,
+    step,
+    streaks,
+)
 from ukan.imaging import write_jpeg, write_mask
-
-Bools = NDArray[np.bool_]
 
 _ABSORBED_3C = np.array([[0.45, 0.85, 1.35], [0.08, 0.75, 0.65], [1.0, 0.75, 0.45]])
 """What melanin, blood, and melanin in the depth take of red, green and blue light."""
@@ -186,7 +196,8 @@ def _field_of_view(rng: np.random.Generator, grid: Grid) -> Floats:
     y_H1, x_1W = (grid.y_H1 / grid.height - 0.5), (grid.x_1W / grid.width - 0.5)
     view_HW = 1 + rng.uniform(-0.25, 0.25) * y_H1 + rng.uniform(-0.25, 0.25) * x_1W
     if rng.random() < 0.55:
-        from_middle_HW = np.hypot(grid.y_H1 - grid.height / 2, grid.x_1W - grid.width / 2) / grid.width
+        from_middle_HW = np.hypot(grid.y_H1 - grid.height / 2, grid.x_1W - grid.width / 2)
+        from_middle_HW /= max(grid.height, grid.width)
         radius = rng.uniform(0.46, 0.62)
         view_HW *= 1 - 0.3 * (from_middle_HW / radius).clip(0, 1) ** 3
         view_HW *= 1 - rng.uniform(0.75, 0.97) * step(from_middle_HW - radius, rng.uniform(0.004, 0.02))

@@ -18,11 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, minimum_filter
 
-from ukan.data.phantoms.fields import Floats, Grid, draw_size, make_grid
+from ukan.data.phantoms.fields import Bools, Floats, Grid, draw_size, make_grid
 from ukan.imaging import write_image, write_mask
 
 Singles = NDArray[np.float32]
-Bools = NDArray[np.bool_]
 PER_SEQUENCE = 4
 
 _SHAPE_UV = (192, 240)

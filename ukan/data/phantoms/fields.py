@@ -1,4 +1,4 @@
-"""What all phantoms are drawn with: pixel grids, smooth noise, soft edges, closed curves, sprinkled ellipses."""
+"""What all phantoms are drawn with: pixel grids, smooth noise, soft edges, closed curves, ellipses, streaks."""
 
 # H rows, W columns, N things, K pixels along a patch
 
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 HEIGHT_PX, WIDTH_PX = 128, 160
 """The size of a written picture, give or take SIZE_SPREAD."""

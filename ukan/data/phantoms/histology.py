@@ -19,11 +19,22 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 from scipy.ndimage import label as number_parts
 from scipy.spatial import KDTree
 
-from ukan.data.phantoms.fields import Floats, Grid, clouds, draw_size, make_grid, scatter, sprinkle, step, streaks, values_at
+from ukan.data.phantoms.fields import (
+    Bools,
+    Floats,
+    Grid,
+    clouds,
+    draw_size,
+    make_grid,
+    scatter,
+    sprinkle,
+    step,
+    streaks,
+    values_at,
+)
 from ukan.paths import written_whole
 
 Grade = Literal["benign", "malignant"]
-Bools = NDArray[np.bool_]
 PER_PATIENT = 4
 
 _HAEMATOXYLIN, _EOSIN = (0.65, 0.70, 0.29), (0.12, 0.95, 0.28)
