@@ -4,10 +4,12 @@
 
 Made-up pictures of 288x384 pixels (CVC-ClinicDB's size) with masks, half of them PNG, half JPEG, no two alike. Bare decoding
 reads every image and mask in as many processes as there are cores and keeps nothing; indexing is `index_folder`, all of
-`ukan check` but the files it writes. Both are run in turn; the ratio is of their medians. Linux only.
+`ukan check` but the files it writes. Both are run in turn; the ratio is of their medians, of time
+and, for machines that others use too, of core seconds. Linux only.
 """
 
 import argparse
+import resource
 import statistics
 import tempfile
 import time
@@ -19,7 +21,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ukan.data.index import index_folder
+from ukan.data.index import Index, index_folder
 from ukan.imaging import read_labels, read_picture
 from ukan.runtime import peak_memory_gib, usable_cores
 
@@ -54,26 +56,36 @@ def decode_all(folder: Path) -> None:
             pass
 
 
-def timed(function: Callable[[], object]) -> float:
-    began = time.perf_counter()
+def timed(function: Callable[[], object]) -> tuple[float, float]:
+    """Seconds it takes, and seconds of all cores it uses, those of its processes among them."""
+
+    def used() -> float:
+        usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+    began, used_before = time.perf_counter(), used()
     function()
-    return time.perf_counter() - began
+    return time.perf_counter() - began, used() - used_before
 
 
 def measure(folder: Path, images: int, rounds: int) -> None:
-    decode_s, index_s = [], []
-    for _ in range(rounds):
-        decode_s.append(timed(lambda: decode_all(folder)))
-        index_s.append(timed(lambda: index_folder(folder)))
-    index = index_folder(folder)
-    assert len(index.cases) == images and not index.errors and not index.pairs
-    decode, indexing = statistics.median(decode_s), statistics.median(index_s)
-    print(
-        f"{images} images with masks, {usable_cores()} cores, {rounds} rounds: decoding {images / decode:.0f} a second, "
-        f"indexing and checking {images / indexing:.0f} a second: {decode / indexing:.1%} of the bare rate; "
-        f"peak memory {peak_memory_gib():.2f} GiB"
+    found: list[Index] = []
+    decoding, indexing = [], []
+    for number in range(rounds):
+        decoding.append(timed(lambda: decode_all(folder)))
+        indexing.append(timed(lambda: found.append(index_folder(folder))))
+        shares = [a / b for a, b in zip(decoding[-1], indexing[-1], strict=True)]
+        print(f"round {number}: {shares[0]:.1%} of the bare rate, {shares[1]:.1%} by core seconds", flush=True)
+    for index in found:
+        assert len(index.cases) == images and not index.errors and not index.pairs
+    (decode_s, decode_cpu_s), (index_s, index_cpu_s) = (
+        [statistics.median(part) for part in zip(*runs, strict=True)] for runs in (decoding, indexing)
     )
-    print("rounds: " + ", ".join(f"{d / i:.1%}" for d, i in zip(decode_s, index_s, strict=True)))
+    print(
+        f"{images} images with masks, {usable_cores()} cores: decoding {images / decode_s:.0f} a second, "
+        f"indexing and checking {images / index_s:.0f} a second: {decode_s / index_s:.1%} of the bare rate "
+        f"({decode_cpu_s / index_cpu_s:.1%} by core seconds); peak memory {peak_memory_gib():.2f} GiB"
+    )
 
 
 def main() -> None:
