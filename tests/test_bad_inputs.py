@@ -676,6 +676,7 @@ def answer(command: str, says: str = "") -> Answer:
         finally:
             sys.argv = argv
         said, told = ([plain(line) for line in read_again(file).splitlines()] for file in (out, err))
+    told = [line for line in told if not re.fullmatch(r"\w+: \d+/\d+", line)]  # what a slow machine says of its progress
     if told and told[0].startswith("Usage: "):  # the command line's own way, which ends with the mistake
         told = [line for line in told if line.startswith("Error: ")]
     lines = [*told, *problems(said), *said]
