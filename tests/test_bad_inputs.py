@@ -691,7 +691,7 @@ def read_again(file: Any) -> str:
 def plain(line: str) -> str:
     """Without what differs between machines, and without the spaces that align a table."""
     here = str(Path.cwd())
-    line = line.replace(here, "/home/you").replace(str(Path(here).resolve()), "/home/you")
+    line = line.replace(here, "~").replace(str(Path(here).resolve()), "~")
     return re.sub(r"\d+\.\d GiB (is |are )?free", "... GiB free", " ".join(line.split()))
 
 
