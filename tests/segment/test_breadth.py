@@ -158,6 +158,8 @@ def test_another_dataset_is_scored_without_the_cases_that_were_in_training(write
     assert "6 scores of 6 cases" in out and "left out: 3" in out
     summary = json.loads(Path("runs/data-ukan/external/other/summary.json").read_text())
     assert summary["left_out"] == ["again_c001", "again_c004", "again_c007"]
+    rows = table("runs/data-ukan/external/other/metrics_per_case.csv")
+    assert {row["twin_in_training"] for row in rows} == {"0"}, "equal names of two datasets are no twins"
     assert "every case was in training" in ukan("evaluate", "runs/data-ukan", "--on", "data", code=4)
     ukan("report", "runs/data-ukan")
 

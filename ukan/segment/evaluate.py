@@ -190,7 +190,7 @@ def _score_part(
                 small.append((truth_DKhw[0, 0], found_DKhw[0, 0]))
             if len(part.folds) == 1 and said.features_F:
                 scored.features[part.name, case.case] = said.features_F[0]
-            twin = int(task.what != "held-out cases" and case.group in known)
+            twin = int(task.place == run.folder.test_scores and case.group in known)
             waiting.append(pool.submit(_score_case, task, part, case, said, plan, twin))
             if len(waiting) > 2 * usable_cores():
                 _take(waiting.popleft().result(), scored)
