@@ -3,6 +3,7 @@
 A new model needs one entry in SMALL: the least sizes that still have every part, and a change of each size.
 """
 
+import itertools
 from typing import Any
 
 import pytest
@@ -15,11 +16,19 @@ from ukan.models import MODELS, build_model, find_model, model_sizes
 
 SMALL: dict[str, tuple[dict[str, Any], dict[str, list[Any]]]] = {
     "ukan": (
-        {"widths": [16, 20, 24], "kan_layers": ["kan", "mlp"], "skip": "cat"},
+        {
+            **{"widths": [16, 20, 24], "kan_layers": ["kan", "mlp"], "skip": "cat"},
+            **{"grid_size": 3, "spline_order": 2, "base_activation": "silu", "spline_scaler": True, "beyond": "zero"},
+        },
         {
             "widths": [[8, 20, 24], [16, 24, 24], [16, 20, 32]],
-            "kan_layers": [["kan"], ["mlp", "mlp"], ["kan", "kan"], ["kan", "mlp", "kan"]],
+            "kan_layers": [["kan"], ["mlp", "mlp"], ["wide-mlp", "kan"], ["kan", "kan"], ["kan", "mlp", "kan"]],
             "skip": ["add"],
+            "grid_size": [4],
+            "spline_order": [4],
+            "base_activation": ["relu", "gelu"],
+            "spline_scaler": [False],
+            "beyond": ["linear"],
         },
     ),
 }
@@ -141,14 +150,18 @@ def test_a_size_that_is_no_multiple_is_refused_with_the_size_to_use(name: str, o
 
 
 def test_every_size_changes_the_network(name: str) -> None:
+    """Its tensors, or where they stay, its answers."""
     sizes, changes = SMALL[name]
-    shapes = []
+    found: list[tuple[list[Any], Tensor]] = []
+    image = 3 * images(name)
     for size, values in [("", [None]), *changes.items()]:
         for value in values:
             changed = small(name, **({size: value} if size else {}))
-            shapes.append([(key, tuple(entry.shape)) for key, entry in changed.state_dict().items()])
-    for number, found in enumerate(shapes):
-        assert found not in shapes[:number]
+            with torch.no_grad():
+                answer = changed(image)
+            found.append(([(key, tuple(entry.shape)) for key, entry in changed.state_dict().items()], answer))
+    for (shapes, answer), (others, another) in itertools.combinations(found, 2):
+        assert shapes != others or not torch.allclose(answer, another, rtol=0, atol=1e-7)
 
 
 def test_channels_and_classes_change_the_network(name: str) -> None:

@@ -1,12 +1,17 @@
 """KANLinear against the textbook: the Cox-de Boor recursion and the layer's formula, written out here in plain numbers."""
 
+import copy
 import math
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-from ukan.nn.kan import KANLinear, bspline_basis
+from ukan.nn import kan as room
+from ukan.nn.kan import KANLinear, bspline_basis, compile_layers
 
 ORDERS, GRIDS = (1, 2, 3, 4, 5), (3, 5, 7)
 
@@ -46,12 +51,24 @@ def points(knots_T: torch.Tensor, count: int = 24) -> torch.Tensor:
     return torch.cat((low - 0.5 + anywhere * (high - low + 1), knots_T))
 
 
-def layer(inputs: int = 3, outputs: int = 2, **sizes: int) -> KANLinear:
+def layer(inputs: int = 3, outputs: int = 2, knots: str = "uniform", **sizes: Any) -> KANLinear:
     torch.manual_seed(0)
     made = KANLinear(inputs, outputs, **sizes).double()
+    rows = [make_knots(knots, made.grid_size, made.spline_order) * (1 + 0.1 * i) for i in range(inputs)]
+    made.set_knots(torch.stack(rows))
+    assert made.uniform == (knots == "uniform")
     with torch.no_grad():
         made.spline_weight.normal_()  # at its start the spline is too small to see
     return made
+
+
+def by_hand(kan: KANLinear, x_NI: torch.Tensor) -> torch.Tensor:
+    """The layer in float64, its bases from the scalar recursion."""
+    act = {"silu": F.silu, "relu": F.relu, "gelu": F.gelu}[kan.base_activation]
+    x = x_NI.double()
+    basis = torch.stack([basis_by_hand(x[:, i], kan.grid[i].double(), kan.spline_order) for i in range(kan.in_features)], 1)
+    scaler = 1 if kan.spline_scaler is None else kan.spline_scaler.double().unsqueeze(-1)
+    return act(x) @ kan.base_weight.double().T + torch.einsum("nim,oim->no", basis, kan.spline_weight.double() * scaler)
 
 
 # The basis
@@ -109,20 +126,29 @@ def test_repeated_knots_give_the_recursion_with_zero_for_zero_by_zero_and_no_nan
 # The layer
 
 
-@pytest.mark.parametrize(("grid", "order"), [(5, 3), (3, 1), (7, 2)])
-def test_layer_is_the_scalar_formula(grid: int, order: int) -> None:
-    kan = layer(grid_size=grid, spline_order=order)
-    x_NI = torch.rand(6, 3, dtype=torch.float64) * 8 - 4
+@pytest.mark.parametrize("knots", ["uniform", "random"])
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("order", ORDERS)
+def test_layer_is_the_scalar_formula_in_both_precisions(order: int, grid: int, knots: str) -> None:
+    kan = layer(8, 6, knots, grid_size=grid, spline_order=order)
+    reach = 1.1 * kan.grid.abs().max()
+    x_NI = (torch.rand(64, 8, dtype=torch.float64) * 2 - 1) * reach
+    x_NI[:3] = kan.grid[:, :3].T  # on knots, too
     with torch.no_grad():
-        ours = kan(x_NI)
-    for n in range(6):
-        for o in range(2):
-            y = 0.0
-            for i in range(3):
-                x, knots = x_NI[n, i].item(), kan.grid[i].tolist()
-                spline = sum(kan.spline_weight[o, i, m].item() * b(x, knots, m, order) for m in range(grid + order))
-                y += kan.base_weight[o, i].item() * x / (1 + math.exp(-x)) + kan.spline_scaler[o, i].item() * spline
-            assert abs(ours[n, o].item() - y) <= 1e-13
+        truth = by_hand(kan, x_NI)
+        assert (kan(x_NI) - truth).abs().max() <= 1e-13 * truth.abs().max()
+        single = kan.float()
+        truth = by_hand(single, x_NI.float())  # of the knots as float32 holds them
+        assert (single(x_NI.float()) - truth).abs().max() <= 2e-6 * truth.abs().max()
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_other_base_activations_and_no_scaler(activation: str) -> None:
+    kan = layer(5, 4, base_activation=activation, spline_scaler=False)
+    assert kan.spline_scaler is None and "spline_scaler" not in kan.state_dict()
+    x_NI = torch.randn(20, 5, dtype=torch.float64)
+    with torch.no_grad():
+        assert (kan(x_NI) - by_hand(kan, x_NI)).abs().max() <= 1e-12
 
 
 def test_layer_takes_any_leading_dimensions() -> None:
@@ -133,14 +159,6 @@ def test_layer_takes_any_leading_dimensions() -> None:
         assert kan(x_BLI[0, 0]).shape == (2,)
 
 
-def test_layer_in_float32_is_near_the_layer_in_float64() -> None:
-    kan = layer(16, 8)
-    x_NI = torch.rand(64, 16, dtype=torch.float64) * 5 - 2.5
-    with torch.no_grad():
-        exact, single = kan(x_NI), kan.float()(x_NI.float())
-    assert (single - exact).abs().max() <= 2e-5
-
-
 def test_outside_the_knots_the_base_path_stands_alone() -> None:
     kan = layer()
     x_NI = torch.tensor([[2.2001, 3.0, 40.0], [-2.2001, -3.0, -40.0]], dtype=torch.float64)
@@ -149,16 +167,44 @@ def test_outside_the_knots_the_base_path_stands_alone() -> None:
         assert (kan(x_NI / 20) - F.silu(x_NI / 20) @ kan.base_weight.T).abs().min() > 1e-6
 
 
-@pytest.mark.parametrize("order", [2, 3, 5])
-def test_gradients_are_those_of_finite_differences(order: int) -> None:
-    kan = layer(spline_order=order)
+@pytest.mark.parametrize(
+    ("order", "options"),
+    [
+        *((order, {"knots": knots}) for order in (2, 3, 4, 5) for knots in ("uniform", "random")),
+        *((3, {"beyond": "linear", "knots": knots}) for knots in ("uniform", "random")),
+        *((3, {"base_activation": activation}) for activation in ("relu", "gelu")),
+        (3, {"spline_scaler": False}),
+    ],
+)
+def test_first_and_second_derivatives_are_those_of_finite_differences(order: int, options: dict[str, Any]) -> None:
+    kan = layer(spline_order=order, **options)
     x_NI = (torch.rand(5, 3, dtype=torch.float64) * 5 - 2.5).requires_grad_()
+    named = dict(kan.named_parameters())
 
     def run(x: torch.Tensor, *weights: torch.Tensor) -> torch.Tensor:
-        names = ("base_weight", "spline_weight", "spline_scaler")
-        return torch.func.functional_call(kan, dict(zip(names, weights, strict=True)), (x,))
+        return torch.func.functional_call(kan, dict(zip(named, weights, strict=True)), (x,))
 
-    assert torch.autograd.gradcheck(run, (x_NI, kan.base_weight, kan.spline_weight, kan.spline_scaler))
+    assert torch.autograd.gradcheck(run, (x_NI, *named.values()))
+    assert torch.autograd.gradgradcheck(run, (x_NI, *named.values()))
+
+
+def test_derivatives_of_order_one_are_those_of_finite_differences_between_its_kinks() -> None:
+    for knots in ("uniform", "random"):
+        kan = layer(spline_order=1, knots=knots)
+        x_NI = (torch.rand(5, 3, dtype=torch.float64) * 5 - 2.5).requires_grad_()
+        assert (x_NI.detach().unsqueeze(-1) - kan.grid).abs().min() > 1e-3
+        assert torch.autograd.gradcheck(kan, (x_NI,))
+
+
+def test_only_what_is_asked_for_gets_a_gradient() -> None:
+    kan = layer()
+    x_NI = torch.rand(4, 3, dtype=torch.float64, requires_grad=True)
+    kan.requires_grad_(False)
+    kan(x_NI).sum().backward()
+    assert x_NI.grad is not None and kan.base_weight.grad is None
+    kan.requires_grad_(True)
+    kan(x_NI.detach()).sum().backward()
+    assert kan.spline_weight.grad is not None
 
 
 def test_gradients_reach_all_three_parameters_and_the_input() -> None:
@@ -168,6 +214,205 @@ def test_gradients_reach_all_three_parameters_and_the_input() -> None:
     kan(x_NI).square().sum().backward()
     for tensor in (kan.base_weight, kan.spline_weight, kan.spline_scaler, x_NI):
         assert tensor.grad is not None and tensor.grad.isfinite().all() and (tensor.grad != 0).all()
+
+
+@pytest.mark.parametrize("knots", ["uniform", "random"])
+def test_with_linear_ends_the_spline_goes_on_straight_and_keeps_its_gradient(knots: str) -> None:
+    kan, zero = layer(2, 1, knots, beyond="linear"), layer(2, 1, knots)
+    edge_2 = kan.grid[:, -4]  # where the grid ends
+    inside = torch.linspace(-0.99, 0.99, 30, dtype=torch.float64).unsqueeze(1) * edge_2
+    assert torch.equal(kan(inside), zero(inside))
+    far = (edge_2 + torch.tensor([[0.5], [1.5], [7.0], [8.0]], dtype=torch.float64)).requires_grad_()
+
+    def spline(layer: KANLinear, x: torch.Tensor) -> torch.Tensor:
+        return layer(x) - F.silu(x) @ layer.base_weight.T
+
+    y = spline(kan, far)
+    (y[3] - y[2]).sum().backward()
+    slope = (spline(zero, edge_2[None]) - spline(zero, edge_2[None] - 1e-6)) / 1e-6
+    assert (y[3] - y[2]).item() == pytest.approx(slope.item(), rel=1e-4)
+    assert y[2].item() == pytest.approx(spline(zero, edge_2[None]).item() + 7 * slope.item(), rel=1e-4)
+    assert far.grad is not None and (far.grad[2:] != 0).all()
+
+
+# Its blocks, types and company
+
+
+@pytest.mark.parametrize("knots", ["uniform", "random"])
+def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch, knots: str) -> None:
+    kan, x_NI = layer(6, 4, knots), torch.randn(150, 6, dtype=torch.float64, requires_grad=True)
+    found = []
+    for room_bytes in (1, 1 << 30):
+        monkeypatch.setitem(room._BLOCK_BYTES, "cpu", room_bytes)
+        y = kan(x_NI)
+        found.append((y, *torch.autograd.grad(y.square().sum(), (x_NI, *kan.parameters()))))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("shift", [0.0, 3.0, -3.0, 50.0])
+def test_bases_that_no_input_meets_are_left_out_of_the_products_and_nothing_changes(shift: float) -> None:
+    kan = layer(6, 4)
+    x_NI = (shift + torch.rand(40, 6, dtype=torch.float64)).requires_grad_()
+    used = room._alive(x_NI.detach(), kan._places, kan._rates, room.Spline(3, 5, True, "zero", "silu"))
+    assert (used.stop - used.start) < 8
+    y = kan(x_NI)
+    ours = torch.autograd.grad(y.square().sum(), (x_NI, *kan.parameters()))
+    plain = room._plain(
+        x_NI, kan.base_weight, kan._spline_weight(), kan._places, kan._rates, room.Spline(3, 5, True, "zero", "silu")
+    )
+    theirs = torch.autograd.grad(plain.square().sum(), (x_NI, *kan.parameters()))
+    for a, b in zip((y, *ours), (plain, *theirs), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12)
+
+
+def test_not_a_number_stays_one_and_no_rows_are_no_rows() -> None:
+    kan = layer(2, 2)
+    x = torch.tensor([[float("nan"), 0.1], [0.2, 0.3]], dtype=torch.float64)
+    assert kan(x)[0].isnan().all() and kan(x)[1].isfinite().all()
+    empty = torch.zeros(0, 2, dtype=torch.float64, requires_grad=True)
+    kan(empty).sum().backward()
+    assert empty.grad is not None and empty.grad.shape == (0, 2) and not kan.base_weight.grad.any()
+
+
+def test_autocast_computes_products_in_bfloat16_and_features_in_float32() -> None:
+    kan = layer(32, 16).float()
+    x_NI = torch.randn(64, 32, requires_grad=True)
+    exact = kan(x_NI)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = kan(x_NI)
+    assert y.dtype == torch.bfloat16
+    assert (y - exact).abs().max() <= 2e-2 * exact.abs().max()
+    y.float().square().sum().backward()
+    for tensor in (x_NI, *kan.parameters()):
+        assert tensor.grad is not None and tensor.grad.dtype == torch.float32
+    exact.square().sum().backward(inputs=[x_NI])  # adds twice the same, nearly
+    assert x_NI.grad is not None and x_NI.grad.isfinite().all()
+
+
+def test_a_layer_in_bfloat16_keeps_its_knots_even() -> None:
+    kan = layer(16, 8).float()
+    x_NI = torch.randn(64, 16)
+    exact = kan(x_NI)
+    half = copy.deepcopy(kan).bfloat16()
+    assert half.uniform and half(x_NI.bfloat16()).dtype == torch.bfloat16
+    assert (half(x_NI.bfloat16()) - exact).abs().max() <= 5e-2 * exact.abs().max()
+
+
+def test_gradient_checkpointing_changes_nothing() -> None:
+    kan, x_NI = layer(), torch.randn(10, 3, dtype=torch.float64, requires_grad=True)
+    plain = torch.autograd.grad(kan(x_NI).square().sum(), (x_NI, *kan.parameters()))
+    again = checkpoint(kan, x_NI, use_reentrant=False)
+    found = torch.autograd.grad(again.square().sum(), (x_NI, *kan.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(plain, found, strict=True))
+
+
+def test_only_inputs_and_weights_are_kept_for_the_gradient() -> None:
+    kan, kept = layer(64, 64).float(), dict[int, int]()
+    x_NI = torch.randn(1000, 64, requires_grad=True)
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        kan(x_NI)
+    weights = 2 * kan.spline_weight.nbytes + sum(p.nbytes for p in kan.parameters())
+    assert sum(kept.values()) <= x_NI.nbytes + weights + kan.grid.nbytes
+
+
+@pytest.mark.parametrize("knots", ["uniform", "random"])
+def test_the_compiled_layer_gives_the_same(knots: str) -> None:
+    pytest.importorskip("torch._inductor")
+    if not room.find_compiler("cpu"):
+        pytest.skip("no C++ compiler")
+    kan = layer(24, 16, knots).float()
+    fast = copy.deepcopy(kan)
+    compile_layers(fast)
+    for rows in (70, 33):
+        x_NI = torch.randn(rows, 24, requires_grad=True)
+        found = []
+        for one in (kan, fast):
+            y = one(x_NI)
+            found.append((y, *torch.autograd.grad(y.square().sum(), (x_NI, *one.parameters()))))
+        for ours, theirs in zip(*found, strict=True):
+            assert (ours - theirs).abs().max() <= 5e-6 * theirs.abs().max()
+
+
+def test_a_model_compiled_or_exported_as_a_whole_gives_the_same() -> None:
+    kan = nn.Sequential(layer(4, 5), layer(5, 2, "random"))
+    x_NI = torch.randn(9, 4, dtype=torch.float64, requires_grad=True)
+    y, whole = kan(x_NI), torch.compile(kan, backend="aot_eager")(x_NI)
+    torch.testing.assert_close(whole, y, rtol=0, atol=1e-12)
+    ours, theirs = (torch.autograd.grad(one.square().sum(), tuple(kan.parameters())) for one in (whole, y))
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
+    exported = torch.export.export(kan, (x_NI.detach(),)).module()
+    torch.testing.assert_close(exported(x_NI.detach()), y, rtol=0, atol=1e-12)
+
+
+# Its knots
+
+
+def test_knots_a_rounding_apart_count_as_even_and_others_do_not() -> None:
+    kan = KANLinear(3, 2)
+    assert kan.uniform
+    eps = torch.finfo(torch.float32).eps
+    for roundings, even in ((2, True), (40, False)):
+        moved = kan.grid.clone()
+        moved[1, 5] += roundings * eps * 2.2
+        kan.set_knots(moved)
+        assert kan.uniform == even
+
+
+def test_knots_that_do_not_ascend_are_refused_and_nothing_changes() -> None:
+    kan = KANLinear(3, 2)
+    before = kan.grid.clone()
+    for knots in (before.flip(1), before[:, :-1]):
+        with pytest.raises(ValueError, match="knots must ascend and have shape"):
+            kan.set_knots(knots)
+    assert torch.equal(kan.grid, before)
+
+
+def test_a_loaded_state_brings_its_knots() -> None:
+    source, target = layer(knots="random"), layer()
+    target.load_state_dict(source.state_dict())
+    assert not target.uniform
+    x_NI = torch.randn(7, 3, dtype=torch.float64)
+    assert torch.equal(source(x_NI), target(x_NI))
+    assert torch.equal(copy.deepcopy(target)(x_NI), target(x_NI))
+
+
+def test_repeated_knots_of_a_constant_input_give_no_nan() -> None:
+    kan = layer(3, 2)
+    knots = kan.grid.clone()
+    knots[1] = 0.5
+    kan.set_knots(knots)
+    x_NI = torch.randn(20, 3, dtype=torch.float64)
+    x_NI[:, 1] = 0.5
+    x_NI.requires_grad_()
+    y = kan(x_NI)
+    assert (y - by_hand(kan, x_NI)).abs().max() <= 1e-12
+    gradients = torch.autograd.grad(y.sum(), (x_NI, *kan.parameters()))
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("knots", ["uniform", "random"])
+@pytest.mark.parametrize(("order", "compiled"), [(order, compiled) for order in ORDERS for compiled in (False, True)])
+def test_on_a_gpu_the_layer_gives_the_same(order: int, compiled: bool, knots: str) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    kan = layer(32, 16, knots, spline_order=order).float()
+    there = copy.deepcopy(kan).cuda()
+    compile_layers(there, compiled)
+    x_NI = torch.randn(5000, 32)
+    found = []
+    for one, x in ((kan, x_NI.requires_grad_()), (there, x_NI.detach().cuda().requires_grad_())):
+        y = one(x)
+        found.append([tensor.cpu() for tensor in (y, *torch.autograd.grad(y.square().mean(), (x, *one.parameters())))])
+    for ours, theirs in zip(*found, strict=True):
+        assert (ours - theirs).abs().max() <= 1e-4 * theirs.abs().max()
 
 
 # Its start and its form
@@ -208,10 +453,16 @@ def test_another_grid_range_moves_the_knots() -> None:
     assert kan.grid[0].tolist() == [-4, -2, 0, 2, 4, 6, 8, 10, 12]
 
 
-@pytest.mark.parametrize("sizes", [{"grid_size": 0}, {"spline_order": 0}, {"grid_range": (1.0, 1.0)}])
+@pytest.mark.parametrize("sizes", [{"grid_size": 0}, {"spline_order": 0}, {"spline_order": 6}, {"grid_range": (1.0, 1.0)}])
 def test_impossible_sizes_are_refused(sizes: dict) -> None:
     with pytest.raises(ValueError, match="KANLinear needs"):
-        KANLinear(2, 2, **sizes)
+        KANLinear(2, 2, **sizes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["base_activation", "beyond"])
+def test_a_mistyped_choice_is_refused_with_those_there_are(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} is one of"):
+        KANLinear(2, 2, **{name: "siluu"})  # type: ignore[arg-type]
 
 
 def test_the_same_seed_gives_the_same_start() -> None:

@@ -209,7 +209,7 @@ def test_a_part_of_a_dataset_leads_to_the_whole(write_dataset) -> None:
         (["plan", "data", "--set", "model.width=[8,8,8]"], 2, "Did you mean 'model.widths'?"),
         (["plan", "data", "--set", "model.widths=[8,8]"], 2, "three positive numbers"),
         (["plan", "data", "--set", "model.name=ucan"], 2, "Did you mean 'ukan'?"),
-        (["plan", "data", "--set", "model.kan_layers=[kan,kam]"], 2, "'kan' and 'mlp'"),
+        (["plan", "data", "--set", "model.kan_layers=[kan,kam]"], 2, "'kan', 'mlp' and 'wide-mlp'"),
         (["plan", "data", "--set", "data.input_size=[100,100]"], 2, "use 96x96"),
         (["plan", "data", "--set", "train.bce_weight=0", "--set", "train.dice_weight=0"], 2, "are both 0"),
         (["plan", "data", "--set", "data.mask_rule=halves"], 2, "data.mask_rule"),

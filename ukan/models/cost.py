@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ukan.errors import UserError
@@ -21,7 +22,42 @@ def model_cost(name: str, in_channels: int, num_classes: int, sizes: dict[str, A
     """Raises UserError for sizes the network does not take, with those it does."""
     with torch.device("meta"):
         model = build_model(name, in_channels, num_classes, sizes)
-        image = torch.empty(2, in_channels, *input_size)
+        images = torch.empty(2, in_channels, *input_size), torch.empty(4, in_channels, *input_size)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    (flops, kept), (_, kept_of_four) = (_measure(model, image) for image in images)
+    # The difference leaves out what is kept once, whatever the batch: products of weights.
+    return Cost(parameters, flops // 2, (kept_of_four - kept) // 2)
+
+
+def paper_gflops(name: str, in_channels: int, num_classes: int, sizes: dict[str, Any]) -> float:
+    """GFLOPs as the U-KAN paper counts them (Tables 4 to 6), to lay beside its numbers: no measure of the work.
+
+    They are eight times the multiply-adds that thop finds at 256x256, that is twice those at 512x512. thop counts module by
+    module and knows convolutions, linear layers and norms; a KAN layer is none of these and counts as nothing.
+    """
+    with torch.device("meta"):
+        model = build_model(name, in_channels, num_classes, sizes).eval()
+        image = torch.empty(1, in_channels, 256, 256)
+    macs = 0
+
+    def count(module: nn.Module, _: Any, y: torch.Tensor) -> None:
+        nonlocal macs
+        if isinstance(module, nn.Conv2d):
+            macs += y.numel() * module.weight[0].numel()
+        elif isinstance(module, nn.Linear):
+            macs += y.numel() * module.in_features
+        elif isinstance(module, nn.BatchNorm2d | nn.LayerNorm):
+            macs += 4 * y.numel()
+
+    for module in model.modules():
+        module.register_forward_hook(count)
+    with torch.no_grad():
+        model(image)
+    return macs * 8 / 1e9
+
+
+def _measure(model: nn.Module, image: torch.Tensor) -> tuple[int, int]:
+    """FLOPs of a forward pass and the bytes it keeps, parameters not among them."""
     saved: dict[int, torch.UntypedStorage] = {}  # held, so that no address is used twice
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -39,6 +75,4 @@ def model_cost(name: str, in_channels: int, num_classes: int, sizes: dict[str, A
             raise UserError(f"data.input_size: {error}") from error
         finally:
             torch.set_deterministic_debug_mode(before)
-    activations = sum(storage.nbytes() for address, storage in saved.items() if address not in weights)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Cost(parameters, counter.get_total_flops() // 2, activations // 2)
+    return counter.get_total_flops(), sum(storage.nbytes() for address, storage in saved.items() if address not in weights)

@@ -5,17 +5,19 @@ and published code differ, the code is the default, since the published scores a
 skips are added (code) or concatenated (Eq. 8-9). Modules carry the names of the published checkpoints.
 """
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ukan.nn.kan import KANLinear
+from ukan.nn.kan import Activation, Beyond, KANLinear
 
 # Shapes: B batch, C channels, H W height and width, L = H * W tokens
 
+Kind = Literal["kan", "mlp", "wide-mlp"]
+MakeLayer = Callable[[str, int], nn.Module]
 WIDTHS = {"S": (64, 96, 128), "base": (128, 160, 256), "L": (256, 320, 512)}
 
 
@@ -23,9 +25,11 @@ class UKAN(nn.Module):
     """U-KAN: (B, in_channels, H, W) to logits (B, num_classes, H, W), H and W multiples of `stride`.
 
     widths: channels of the third stage and of the two token stages (C3, D1, D2 of the paper); the first two stages have an
-    eighth and a quarter of the first. kan_layers: one to five layers in each token block, each "kan" or "mlp" (a linear
-    layer in its place: the paper's Table 5). skip: "add" as published, "cat" as the paper writes; the paper leaves open how
-    the doubled channels come back, here by a 1x1 convolution.
+    eighth and a quarter of the first. kan_layers: one to five layers in each token block, each "kan", "mlp" (a linear layer
+    of equal width in its place: the paper's Table 5) or "wide-mlp" (two linear layers with as many parameters as the KAN
+    layer). skip: "add" as published, "cat" as the paper writes; the paper leaves open how the doubled channels come back,
+    here by a 1x1 convolution. grid_size, spline_order, base_activation, spline_scaler, beyond: of every KAN layer, see
+    `KANLinear`.
     """
 
     stride = 32
@@ -38,23 +42,45 @@ class UKAN(nn.Module):
         num_classes: int,
         *,
         widths: Sequence[int] = WIDTHS["base"],
-        kan_layers: Sequence[Literal["kan", "mlp"]] = ("kan", "kan", "kan"),
+        kan_layers: Sequence[Kind] = ("kan", "kan", "kan"),
         skip: Literal["add", "cat"] = "add",
+        grid_size: int = 5,
+        spline_order: int = 3,
+        base_activation: Activation = "silu",
+        spline_scaler: bool = True,
+        beyond: Beyond = "zero",
     ) -> None:
         super().__init__()
         _validate(widths, kan_layers, skip)
+
+        def make(kind: str, channels: int) -> nn.Module:
+            if kind == "mlp":
+                return nn.Linear(channels, channels)
+            if kind == "wide-mlp":
+                hidden = (1 + grid_size + spline_order + spline_scaler) * channels // 2
+                return nn.Sequential(nn.Linear(channels, hidden), nn.SiLU(), nn.Linear(hidden, channels))
+            return KANLinear(
+                channels,
+                channels,
+                grid_size=grid_size,
+                spline_order=spline_order,
+                base_activation=base_activation,
+                spline_scaler=spline_scaler,
+                beyond=beyond,
+            )
+
         c3, d1, d2 = widths
         c1, c2 = c3 // 8, c3 // 4
         self.encoder1 = DoubleConv(in_channels, c1, c1)
         self.encoder2 = DoubleConv(c1, c2, c2)
         self.encoder3 = DoubleConv(c2, c3, c3)
-        self.patch_embed3, self.block1, self.norm3 = PatchEmbed(c3, d1), token_stage(d1, kan_layers), nn.LayerNorm(d1)
-        self.patch_embed4, self.block2, self.norm4 = PatchEmbed(d1, d2), token_stage(d2, kan_layers), nn.LayerNorm(d2)
+        self.patch_embed3, self.block1, self.norm3 = PatchEmbed(c3, d1), token_stage(d1, kan_layers, make), nn.LayerNorm(d1)
+        self.patch_embed4, self.block2, self.norm4 = PatchEmbed(d1, d2), token_stage(d2, kan_layers, make), nn.LayerNorm(d2)
 
         self.decoder1 = DoubleConv(d2, d2, d1)
-        self.dblock1, self.dnorm3 = token_stage(d1, kan_layers), nn.LayerNorm(d1)
+        self.dblock1, self.dnorm3 = token_stage(d1, kan_layers, make), nn.LayerNorm(d1)
         self.decoder2 = DoubleConv(d1, d1, c3)
-        self.dblock2, self.dnorm4 = token_stage(c3, kan_layers), nn.LayerNorm(c3)
+        self.dblock2, self.dnorm4 = token_stage(c3, kan_layers, make), nn.LayerNorm(c3)
         self.decoder3 = DoubleConv(c3, c3, c2)
         self.decoder4 = DoubleConv(c2, c2, c1)
         self.decoder5 = DoubleConv(c1, c1, c1)
@@ -124,10 +150,10 @@ class PatchEmbed(nn.Module):
 class KANBlock(nn.Module):
     """x + KANLayer(LayerNorm(x)) on tokens (B, L, C)."""
 
-    def __init__(self, channels: int, kan_layers: Sequence[str]) -> None:
+    def __init__(self, channels: int, kan_layers: Sequence[str], make: MakeLayer) -> None:
         super().__init__()
         self.norm2 = nn.LayerNorm(channels)
-        self.layer = KANLayer(channels, kan_layers)
+        self.layer = KANLayer(channels, kan_layers, make)
         _init(self)
 
     def forward(self, x_BLC: Tensor, size: tuple[int, int]) -> Tensor:
@@ -135,14 +161,13 @@ class KANBlock(nn.Module):
 
 
 class KANLayer(nn.Module):
-    """For each layer: a KAN (or linear) layer on the tokens, then depthwise convolution, BatchNorm and ReLU on the map."""
+    """Several times: a KAN layer (or its stand-in) on the tokens, depthwise convolution, BatchNorm and ReLU on the map."""
 
-    def __init__(self, channels: int, kan_layers: Sequence[str]) -> None:
+    def __init__(self, channels: int, kan_layers: Sequence[str], make: MakeLayer) -> None:
         super().__init__()
         self.count = len(kan_layers)
         for i, kind in enumerate(kan_layers, start=1):
-            layer = KANLinear(channels, channels) if kind == "kan" else nn.Linear(channels, channels)
-            self.add_module(f"fc{i}", layer)
+            self.add_module(f"fc{i}", make(kind, channels))
             self.add_module(f"dwconv_{i}", DepthwiseConv(channels))
 
     def forward(self, x_BLC: Tensor, size: tuple[int, int]) -> Tensor:
@@ -162,8 +187,8 @@ class DepthwiseConv(nn.Module):
         return F.relu(self.bn(self.dwconv(x)))
 
 
-def token_stage(channels: int, kan_layers: Sequence[str]) -> nn.ModuleList:
-    return nn.ModuleList([KANBlock(channels, kan_layers)])  # a list of one: so the published checkpoints name it
+def token_stage(channels: int, kan_layers: Sequence[str], make: MakeLayer) -> nn.ModuleList:
+    return nn.ModuleList([KANBlock(channels, kan_layers, make)])  # a list of one: so the published checkpoints name it
 
 
 def through_tokens(x: Tensor, blocks: nn.ModuleList, norm: nn.Module) -> Tensor:
@@ -203,7 +228,7 @@ def _init(module: nn.Module) -> None:
 def _validate(widths: Sequence[int], kan_layers: Sequence[str], skip: str) -> None:
     if len(widths) != 3 or any(width < 1 for width in widths) or widths[0] % 8:
         raise ValueError(f"widths takes three positive numbers, the first a multiple of 8, got {list(widths)}")
-    if not 1 <= len(kan_layers) <= 5 or set(kan_layers) - {"kan", "mlp"}:
-        raise ValueError(f"kan_layers takes one to five of 'kan' and 'mlp', got {kan_layers!r}")
+    if not 1 <= len(kan_layers) <= 5 or set(kan_layers) - set(get_args(Kind)):
+        raise ValueError(f"kan_layers takes one to five of 'kan', 'mlp' and 'wide-mlp', got {kan_layers!r}")
     if skip not in ("add", "cat"):
         raise ValueError(f"skip is 'add' or 'cat', got {skip!r}")
