@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ukan.errors import DataError, UserError, nearest
 from ukan.paths import write_text
 
-VERSION = 2
+VERSION = 3
 MaskRule = Literal["nonzero", "half", "instances", "labels"]
 Target = Literal["binary", "multiclass", "multilabel"]
 Modality = Literal["ultrasound", "histology", "endoscopy", "dermoscopy", "radiology", "unknown"]
@@ -286,6 +286,22 @@ class TrainPlan(_Part):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto: bf16 on GPUs that have it, fp32 elsewhere."""
     channels_last: bool = True
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Whether KAN layers make their features by torch's compiler: faster from the first minutes on, equal to rounding. auto:
+    for trainings of at least 1,000 steps, where there is a compiler."""
+    kan_update_every: Annotated[int, Field(ge=0)] = 0
+    """Steps after which the knots of the KAN layers follow the data; 0 never, as published for U-KAN."""
+    kan_update_until: Fraction = 0.5
+    """The share of the steps after which knots stay."""
+    kan_update_adaptive: Fraction = 0.98
+    """The new grid's mixture: this share of quantiles of the inputs, the rest evenly spaced."""
+    kan_penalty: Literal["coefficients", "activations"] = "coefficients"
+    """What the regularisation of the KAN layers takes for the size of an edge's function: the mean of its |coefficients|, or
+    of its |values| at what enters."""
+    kan_l1: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the functions' size in the loss."""
+    kan_entropy: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the entropy of its spread over the edges, added as published: less of it leaves fewer edges."""
     seed: Seed = 0
     validate_every: Annotated[int, Field(ge=1)] = 1
     """Epochs between looks at the held-out cases; nothing is chosen by them."""
@@ -383,7 +399,7 @@ class Plan(_Part):
 def _upgraded(content: dict[str, Any], path: Path) -> dict[str, Any]:
     """A plan of an older version as one of this version."""
     version = content.get("version")
-    if version == 1:  # version 2 only added fields, whose defaults are what version 1 did
+    if version in (1, 2):  # later ones only added fields, whose defaults are what these did
         return content | {"version": VERSION}
     if version != VERSION:
         newer = isinstance(version, int) and version > VERSION

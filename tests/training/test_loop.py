@@ -11,6 +11,7 @@ from ukan.errors import DataError, OutOfMemory, UserError
 from ukan.models.ukan import UKAN
 from ukan.models.weights import load_weights
 from ukan.nn.kan import KANLinear
+from ukan.nn.penalty import activation_penalty, coefficient_penalty
 from ukan.paths import FoldFolder
 from ukan.plan import TrainPlan
 from ukan.training import loop
@@ -314,3 +315,65 @@ def test_out_of_memory_outside_of_the_gradient_says_what_to_lower(tmp_path, acce
     monkeypatch.setattr(torch.optim.AdamW, "step", no_memory)
     with pytest.raises(OutOfMemory, match="line, after step 0: out of memory.*model"):
         fit_line(tmp_path / "step", accelerator, TrainPlan(epochs=4, optimizer="adamw"))
+
+
+# KAN layers: knots that follow the data, regularisation
+
+
+def small_kan() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(KANLinear(3, 4), nn.BatchNorm1d(4), KANLinear(4, 1))
+
+
+UPDATES = TrainPlan(epochs=4, lr_kan=1e-2, ema_decay=0.9, kan_update_every=3, kan_update_until=0.5)
+
+
+def test_knots_follow_the_data_as_often_and_as_long_as_the_plan_says(tmp_path, accelerator, monkeypatch) -> None:
+    seen = []
+    monkeypatch.setattr(loop, "update_knots", lambda network, average, optimizer, inputs, plan, gather: seen.append(inputs))
+    fit_line(tmp_path, accelerator, UPDATES, model=small_kan())
+    assert len(seen) == 3  # after steps 3, 6 and 9 of 20
+    assert {name: [x.shape for x in given] for name, given in seen[0].items()} == {"0": [(8, 3)], "2": [(8, 4)]}
+
+
+def test_the_average_keeps_the_same_knots_and_stays_near_the_network(tmp_path, accelerator) -> None:
+    averages = []
+
+    def validate(network: nn.Module) -> dict[str, float]:
+        averages.append(network)
+        return {"val_dice": 0.5}
+
+    start = small_kan()
+    _, model = fit_line(tmp_path, accelerator, UPDATES, model=start, validate=validate)
+    network = accelerator.unwrap_model(model)
+    fresh = small_kan()
+    for k in (0, 2):
+        assert torch.equal(averages[-1][k].grid, network[k].grid)
+        assert not torch.equal(network[k].grid, fresh[k].grid)
+        x = line_batch(99, 200).x if k == 0 else torch.randn(200, 4)
+        spread = network[k](x).std()
+        assert (averages[-1][k](x) - network[k](x)).abs().mean() < 0.5 * spread
+
+
+@pytest.mark.parametrize("penalty", ["coefficients", "activations"])
+def test_a_training_with_updates_and_regularisation_goes_on_to_the_bit(tmp_path, accelerator, penalty: str) -> None:
+    plan = UPDATES.model_copy(update={"kan_l1": 1e-3, "kan_entropy": 1e-3, "kan_penalty": penalty, "kan_update_until": 1.0})
+    _, steady = fit_line(tmp_path / "steady", accelerator, plan, model=small_kan())
+    outcome, model = fit_line(tmp_path / "cut", accelerator, plan, model=small_kan(), stop=Stop(max_time_s=0))
+    while not outcome.finished:
+        outcome, model = fit_line(tmp_path / "cut", accelerator, plan, model=small_kan(), stop=Stop(max_time_s=0))
+    ours, theirs = (load_weights(tmp_path / name / "model.safetensors") for name in ("steady", "cut"))
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_regularisation_makes_functions_smaller(tmp_path, accelerator) -> None:
+    for name, size in (
+        ("coefficients", lambda layer, x: coefficient_penalty(layer, 1.0, 0.0).item()),
+        ("activations", lambda layer, x: activation_penalty(layer, x, 1.0, 0.0).item()),
+    ):
+        sizes = []
+        for weight in (0.0, 1.0):
+            plan = TrainPlan(epochs=8, lr_kan=1e-2, kan_l1=weight, kan_penalty=name)
+            _, model = fit_line(tmp_path / name / str(weight), accelerator, plan, model=small_kan())
+            sizes.append(size(accelerator.unwrap_model(model)[0], line_batch(99, 64).x))
+        assert sizes[1] < 0.8 * sizes[0], name

@@ -126,7 +126,7 @@ class KANLinear(nn.Module):
 
     @torch.no_grad()
     def set_knots(self, knots_IT: Tensor) -> None:
-        """Take other knots, ascending for each input; the coefficients stay, so the functions change (`ukan.nn.grid`)."""
+        """Take other knots, ascending for each input; functions change unless refitted (`ukan.nn.knots` does it)."""
         if knots_IT.shape != self.grid.shape or (knots_IT.diff(dim=1) < 0).any():
             raise ValueError(f"knots must ascend and have shape {tuple(self.grid.shape)}, got {tuple(knots_IT.shape)}")
         self.grid.copy_(knots_IT)
@@ -134,18 +134,25 @@ class KANLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         rows, kind = x.reshape(-1, self.in_features), x.device.type
-        weight_OI, spline_OF = self.base_weight, self._spline_weight()
-        spline = Spline(self.spline_order, self.grid_size, self.uniform, self.beyond, self.base_activation)
+        weight_OI: Tensor = self.base_weight
+        spline_OF = self._spline_weight()
         mixed = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
         if mixed:
             dtype = torch.get_autocast_dtype(kind)
             weight_OI, spline_OF = weight_OI.to(dtype), spline_OF.to(dtype)
         with torch.autocast(kind, enabled=False) if mixed else nullcontext():  # what follows chooses its types itself
             if torch.compiler.is_compiling() or torch.jit.is_tracing():  # others fuse, or write down, plain steps
-                y = _plain(rows, weight_OI, spline_OF, self._places, self._rates, spline)
+                y = _plain(rows, weight_OI, spline_OF, self._places, self._rates, self._spline())
             else:
-                y = _KAN.apply(rows, weight_OI, spline_OF, self._places, self._rates, spline, self.compiled)
+                y = _KAN.apply(rows, weight_OI, spline_OF, self._places, self._rates, self._spline(), self.compiled)
         return y.view(*x.shape[:-1], self.out_features)
+
+    def features(self, x_RI: Tensor) -> tuple[Tensor, Tensor]:
+        """What the weights are multiplied with: the base activation (R, I) and every basis function (R, M, I)."""
+        return _features(x_RI, self._places, self._rates, self._spline())
+
+    def _spline(self) -> Spline:
+        return Spline(self.spline_order, self.grid_size, self.uniform, self.beyond, self.base_activation)
 
     def _spline_weight(self) -> Tensor:
         """(O, M * I), as the basis functions lie: those of one m together."""
@@ -331,13 +338,18 @@ def _basis(x: Tensor, places: Tensor, rates: Tensor, spline: Spline, slopes: boo
     formula = _even_basis if spline.uniform else _any_basis
     if spline.beyond == "zero":
         return formula(x, places, rates, spline, slopes)
-    if spline.uniform:  # the grid ends where the first and the last bump but (order + 1) / 2 spans begin and end
-        edge = (spline.order - 1) / 2 * _UNIT[spline.order]
+    order = spline.order
+    if spline.uniform:  # the grid ends (order - 1) / 2 spans within the middles of the first and the last bump
+        edge, half = (order - 1) / 2 * _UNIT[order], 0.5 * _UNIT[order] / rates
         low, high = (places[0] + edge) / rates, (places[-1] - edge) / rates
+        halves = half, half
     else:
-        low, high = places[spline.order], places[-1 - spline.order]
+        low, high = places[order], places[-1 - order]
+        halves = (places[order + 1] - low) / 2, (high - places[-2 - order]) / 2
     inside = torch.minimum(torch.maximum(x, low), high)
     basis, tilts = formula(inside, places, rates, spline, True)
+    if order == 1:  # at a knot there are two slopes: that of the grid's own span is meant
+        _, tilts = formula(torch.minimum(torch.maximum(x, low + halves[0]), high - halves[1]), places, rates, spline, True)
     return torch.addcmul(basis, (x - inside).unsqueeze(1), tilts), tilts
 
 

@@ -29,6 +29,7 @@ from ukan.data.preprocess import to_input
 from ukan.errors import DataError, Interrupted, UserError
 from ukan.losses import combined_loss
 from ukan.models import build_model, check_trainable
+from ukan.nn.kan import compile_layers, find_compiler
 from ukan.paths import RUNS, PlanFolder, RunFolder, locked, write_text, written_whole
 from ukan.plan import Case, Plan, load_splits
 from ukan.runs import Run
@@ -48,6 +49,8 @@ from ukan.training.optim import make_optimizer
 
 Progress = Callable[[int, int], None]
 _TRIAL_STEPS = 4
+_COMPILED_STEPS = 1000
+"""From so many steps on compiling pays for its seconds."""
 
 
 @dataclass(frozen=True)
@@ -276,7 +279,22 @@ def _model_and_optimizer(plan: Plan, samples: int, accelerator: Any) -> tuple[nn
     if accelerator.num_processes > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model) if accelerator.device.type == "cuda" else model
     model = model.to(accelerator.device).to(memory_format=_memory_format(plan)).train()
+    compile_layers(model, _compiles(plan, samples, accelerator))
     return accelerator.prepare(model, make_optimizer(model, plan.train))
+
+
+def _compiles(plan: Plan, samples: int, accelerator: Any) -> bool:
+    """Whether KAN layers are compiled. Raises UserError where the plan insists and there is no compiler."""
+    steps = plan.train.epochs * steps_per_epoch(samples, plan.train.batch_size)
+    if plan.train.compile == "off" or (plan.train.compile == "auto" and steps < _COMPILED_STEPS):
+        return False
+    if find_compiler(accelerator.device.type):
+        return True
+    missing = f"no compiler for {accelerator.device.type} (g++, clang++, or Triton for a GPU)"
+    if plan.train.compile == "on":
+        raise UserError(f"train.compile=on: {missing}; install one, or set train.compile=off")
+    accelerator.print(f"{missing}: KAN layers run without, slower and with the same result to rounding")
+    return False
 
 
 def _memory_format(plan: Plan) -> torch.memory_format:

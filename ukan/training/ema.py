@@ -11,7 +11,8 @@ class EMA:
 
     The decay warms up as min(decay, (1 + t) / (10 + t)), so that the random start is soon gone. BatchNorm's running mean and
     variance are averaged with the same decay as the weights: they then describe the same window of networks as the weights
-    do. Counters, and knots, which stay as they are, are copied.
+    do. Counters and knots are copied; where knots move, `ukan.training.kan` moves those of the
+    average along.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:

@@ -18,6 +18,7 @@ from ukan.runtime import explain_out_of_memory, is_out_of_memory
 from ukan.training.checkpoint import load_resume, remove_resume, save_resume
 from ukan.training.ema import EMA
 from ukan.training.interrupt import Stop
+from ukan.training.kan import entering, knots_are_due, some_rows, update_knots, with_penalty
 from ukan.training.log import Log, Progress
 from ukan.training.optim import set_learning_rates
 
@@ -61,6 +62,7 @@ def fit(
     network = accelerator.unwrap_model(model)
     ema = EMA(network, plan.ema_decay) if plan.ema_decay else None
     last_step = plan.epochs * steps_per_epoch
+    compute_loss = with_penalty(compute_loss, network, plan)
 
     # Resume.
     parts = {"model": network, "optimizer": optimizer}
@@ -78,9 +80,11 @@ def fit(
         for batch in make_batches(state.step):
             # One optimiser step, in as many micro-batches as memory asks for.
             rates = set_learning_rates(optimizer, state.step, steps_per_epoch, plan)
-            loss, state.micro_batch = train_step(
-                model, optimizer, batch, compute_loss, accelerator, plan.clip_norm, state.micro_batch
-            )
+            due = knots_are_due(state.step + 1, last_step, plan)
+            with entering(network, due, some_rows) as inputs:
+                loss, state.micro_batch = train_step(
+                    model, optimizer, batch, compute_loss, accelerator, plan.clip_norm, state.micro_batch
+                )
             skipped = skipped + 1 if accelerator.optimizer_step_was_skipped else 0
             if skipped > _SKIPPED_STEPS:
                 raise UserError(
@@ -88,6 +92,8 @@ def fit(
                 )
             if ema:
                 ema.update(network)
+            if due:
+                update_knots(network, ema.network if ema else None, optimizer, inputs, plan, accelerator.gather)
             state.step += 1
             state.loss_sum, state.loss_count = state.loss_sum + loss, state.loss_count + 1
             state.elapsed_s = time.monotonic() - session_began_s
