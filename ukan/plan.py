@@ -268,7 +268,7 @@ class TrainPlan(_Part):
     optimizer: Literal["adam", "adamw"] = "adam"
     lr: Positive = 1e-4
     lr_kan: Positive = 1e-2
-    """Learning rate of the KAN layers' parameters."""
+    """Learning rate of the KAN layers' parameters, and of those of layers in their place."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     """L2 in the gradient (adam) or decoupled (adamw)."""
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0

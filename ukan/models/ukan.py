@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ukan.nn.kan import Activation, Beyond, KANLinear
+from ukan.nn.kan import Activation, Beyond, KANLinear, in_place_of_kan
 
 # Shapes: B batch, C channels, H W height and width, L = H * W tokens
 
@@ -55,10 +55,10 @@ class UKAN(nn.Module):
 
         def make(kind: str, channels: int) -> nn.Module:
             if kind == "mlp":
-                return nn.Linear(channels, channels)
+                return in_place_of_kan(nn.Linear(channels, channels))
             if kind == "wide-mlp":
                 hidden = (1 + grid_size + spline_order + spline_scaler) * channels // 2
-                return nn.Sequential(nn.Linear(channels, hidden), nn.SiLU(), nn.Linear(hidden, channels))
+                return in_place_of_kan(nn.Sequential(nn.Linear(channels, hidden), nn.SiLU(), nn.Linear(hidden, channels)))
             return KANLinear(
                 channels,
                 channels,

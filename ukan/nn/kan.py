@@ -31,10 +31,9 @@ Activation = Literal["silu", "relu", "gelu"]
 Beyond = Literal["zero", "linear"]
 _EVEN = 8.0
 """Knots count as evenly spaced where none is further from its even place than so many roundings of the outermost knot."""
-_BLOCK_BYTES = {"cpu": 5 << 19, "cuda": 1 << 28}
-"""Room of a block's features: the share of a cache that leaves room for the weights; enough to fill a GPU."""
-
-
+_BLOCK_BYTES = {"cpu": 5 << 17, "cuda": 1 << 27}
+"""Room of a block's features, beside which steps on the way to them take several times as much: all that fits a cache, or
+fills a GPU. Compiled there are no such steps, and blocks are four times as large."""
 _SHARES = {k: [(-1) ** j * math.comb(k + 1, j) for j in range(k // 2 + 1)] for k in (1, 2, 3, 4, 5)}
 _UNIT = {k: math.factorial(k) ** (-1 / k) for k in (1, 2, 3, 4, 5)}
 """Of the cardinal B-spline of an order, see `_even_basis`."""
@@ -193,6 +192,18 @@ class KANLinear(nn.Module):
         return f"{self.in_features}, {self.out_features}, grid_size={self.grid_size}, spline_order={self.spline_order}"
 
 
+def in_place_of_kan(layer: nn.Module) -> nn.Module:
+    """Mark a layer as a KAN layer's stand-in in a comparison, which is trained at the same rate."""
+    layer.in_place_of_kan = True  # type: ignore[assignment]
+    return layer
+
+
+def kan_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters of all KAN layers and of what stands in their place."""
+    there = [layer for layer in model.modules() if isinstance(layer, KANLinear) or hasattr(layer, "in_place_of_kan")]
+    return [parameter for layer in there for parameter in layer.parameters()]
+
+
 def compile_layers(model: nn.Module, on: bool = True) -> None:
     """Let every KAN layer of a network make its features by torch's compiler: C++ on a CPU, Triton on a GPU.
 
@@ -230,7 +241,7 @@ class _KAN(torch.autograd.Function):
         ctx.alive = _alive(x_RI, places, rates, spline)
         places, used_OF = places[ctx.alive] if spline.uniform else places, _columns(spline_OF, ctx.alive, x_RI.shape[1])
         y_RO = weight_OI.new_empty(len(x_RI), len(weight_OI))
-        for x, y in zip(*_blocks(spline_OF, x_RI, y_RO), strict=True):
+        for x, y in zip(*_blocks(spline_OF, compiled, x_RI, y_RO), strict=True):
             active, basis = make(x, places, rates)
             torch.mm(basis.flatten(1).to(y.dtype), used_OF.T, out=y)
             torch.addmm(y, active.to(y.dtype), weight_OI.T, out=y)
@@ -253,7 +264,9 @@ class _KAN(torch.autograd.Function):
         grad_weight = torch.empty_like(weight_OI, dtype=summed)
         grad_spline = torch.empty_like(spline_OF, dtype=summed)
         used_OF, grad_used = _columns(spline_OF, ctx.alive, inputs), _columns(grad_spline, ctx.alive, inputs)
-        for number, (x, grad, grad_in) in enumerate(zip(*_blocks(spline_OF, x_RI, grad_RO, grad_x), strict=True)):
+        for number, (x, grad, grad_in) in enumerate(
+            zip(*_blocks(spline_OF, ctx.compiled, x_RI, grad_RO, grad_x), strict=True)
+        ):
             grad_basis = (grad @ used_OF).unflatten(1, (-1, inputs))
             active, basis, gradient = make(x, grad @ weight_OI, grad_basis, places, rates)
             grad_in.copy_(gradient)
@@ -269,10 +282,10 @@ class _KAN(torch.autograd.Function):
         return grad_x, grad_weight.to(weight_OI.dtype), grad_spline.to(spline_OF.dtype), None, None, None, None
 
 
-def _blocks(spline_OF: Tensor, *rows: Tensor) -> list[tuple[Tensor, ...]]:
+def _blocks(spline_OF: Tensor, compiled: bool, *rows: Tensor) -> list[tuple[Tensor, ...]]:
     """Tensors of rows in blocks whose features fit; one block at least."""
     room = _BLOCK_BYTES["cpu" if spline_OF.device.type == "cpu" else "cuda"]
-    count = max(32, room // (spline_OF.shape[1] * 4))
+    count = max(32, room * (4 if compiled else 1) // (spline_OF.shape[1] * 4))
     return [tensor.split(count) for tensor in rows]
 
 

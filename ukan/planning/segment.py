@@ -171,6 +171,11 @@ def plan_segment(
 _MODEL_REASONS = {
     "kan_layers": "three KAN layers a block, the best of the paper's Table 4",
     "skip": "skips are added, as in the published code",
+    "grid_size": "as published",
+    "spline_order": "as published; of even knots the fast formula",
+    "base_activation": "as published",
+    "spline_scaler": "as published",
+    "beyond": "as published: beyond the outermost knots the base activation alone",
 }
 
 _TRAINING: dict[str, tuple[Any, str]] = {
@@ -183,6 +188,13 @@ _TRAINING: dict[str, tuple[Any, str]] = {
     "clip_norm": (1.0, "a bound on the step that single hard cases can cause"),
     "precision": ("auto", "bf16 on GPUs that have it, fp32 elsewhere"),
     "channels_last": (True, "tokens and maps are then views of one another"),
+    "compile": ("auto", "KAN layers by the compiler where the training is long enough for it to pay"),
+    "kan_update_every": (0, "knots stay, as published; inputs come normalised"),
+    "kan_update_until": (0.5, "of no effect while knots stay"),
+    "kan_update_adaptive": (0.98, "of no effect while knots stay"),
+    "kan_penalty": ("coefficients", "of no effect without weights"),
+    "kan_l1": (0.0, "as published for U-KAN: weight decay alone"),
+    "kan_entropy": (0.0, "as published for U-KAN: weight decay alone"),
     "seed": (0, "any number will do; it is recorded"),
 }
 

@@ -6,13 +6,16 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from ukan.nn.kan import KANLinear
+from ukan.nn.kan import kan_parameters
 from ukan.plan import TrainPlan
 
 
 def make_optimizer(model: nn.Module, plan: TrainPlan) -> Optimizer:
-    """Adam or AdamW with two groups: parameters of KAN layers, told by their type, and all others."""
-    kan = {id(p) for layer in model.modules() if isinstance(layer, KANLinear) for p in layer.parameters()}
+    """Adam or AdamW with two groups: parameters of KAN layers and what stands in their place, and all others.
+
+    The published code tells them by their names, so that an MLP in a KAN layer's place learns at the same rate there, too.
+    """
+    kan = {id(parameter) for parameter in kan_parameters(model)}
     groups = [
         {"name": "base", "lr": plan.lr, "params": [p for p in model.parameters() if id(p) not in kan]},
         {"name": "kan", "lr": plan.lr_kan, "params": [p for p in model.parameters() if id(p) in kan]},
