@@ -170,7 +170,7 @@ def test_the_guide_says_what_every_file_is(worked) -> None:
             continue
         name = place.name.replace("python.", "ukan.")  # the plan's own name
         known = f"`{name}`" in guide or f"/{name}`" in guide
-        parts = {"predictions", "overlays"}.intersection(place.parts) or place.parts[0] in ("masks", "masks-python")
+        parts = {"predictions", "overlays", "maps"}.intersection(place.parts) or place.parts[0] in ("masks", "masks-python")
         assert known or parts, f"{place} is not in docs/guide.md"
 
 
@@ -178,7 +178,14 @@ def test_the_verbs_pages_explain_every_column_and_key(worked) -> None:
     folder, _ = worked
     said = {word for path in VERB_PAGES for word in re.findall(r"`([^`\n]+)`", text_of(path))}
     tables = {path.name: path for path in folder.rglob("*.csv")}
-    assert tables.keys() == {"index.csv", "problems.csv", "log.csv", "metrics_per_case.csv", "predictions.csv"}
+    assert tables.keys() == {
+        "index.csv",
+        "problems.csv",
+        "log.csv",
+        "metrics_per_case.csv",
+        "predictions.csv",
+        "plausibility.csv",
+    }
     for name, path in tables.items():
         with path.open(newline="", encoding="utf-8") as file:
             columns = {column.replace("area_foreground", "area_<class>") for column in csv.DictReader(file).fieldnames or ()}
@@ -187,6 +194,8 @@ def test_the_verbs_pages_explain_every_column_and_key(worked) -> None:
         path = folder / "runs" / "polyps-ukan" / name
         keys = set(json.loads(path.read_text(encoding="utf-8")))
         assert keys <= said, f"{name}: {keys - said}"
+    keys = set(json.loads((folder / "runs/polyps-ukan/explain/explain.json").read_text(encoding="utf-8")))
+    assert keys <= said, f"explain.json: {keys - said}"
     keys = set(json.loads((folder / "masks" / "ukan-predict.json").read_text(encoding="utf-8")))
     assert keys <= said, f"ukan-predict.json: {keys - said}"
 

@@ -19,7 +19,9 @@ _PUBLIC = {
     "evaluate": "ukan.segment.evaluate",
     "predict": "ukan.segment.predict",
     "predictor": "ukan.segment.predict",
+    "explain": "ukan.segment.explain",
     "write_report": "ukan.report.page",
+    "import_official": "ukan.segment.import_official",
 }
 __all__ = [*_PUBLIC, "__version__"]
 

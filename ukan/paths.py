@@ -107,6 +107,37 @@ class ScoreFolder:
 
 
 @dataclass(frozen=True)
+class ExplainFolder:
+    """runs/<run>/explain/: what was seen inside its networks."""
+
+    root: Path
+
+    @property
+    def record(self) -> Path:
+        """All numbers, and of which weights they are. Written last: its presence says that the rest is whole."""
+        return self.root / "explain.json"
+
+    @property
+    def functions(self) -> Path:
+        return self.root / "functions.png"
+
+    @property
+    def inputs(self) -> Path:
+        return self.root / "inputs.png"
+
+    @property
+    def plausibility(self) -> Path:
+        return self.root / "plausibility.csv"
+
+    @property
+    def maps(self) -> Path:
+        return self.root / "maps"
+
+    def map(self, case: str) -> Path:
+        return self.maps / f"{case}.png"
+
+
+@dataclass(frozen=True)
 class RunFolder:
     """runs/<dataset>-<plan>/: complete in itself; `predict` needs nothing else."""
 
@@ -159,6 +190,10 @@ class RunFolder:
         return self.root / "quality.npz"
 
     @property
+    def explain(self) -> ExplainFolder:
+        return ExplainFolder(self.root / "explain")
+
+    @property
     def report(self) -> Path:
         return self.root / "report.html"
 
@@ -168,6 +203,21 @@ class RunFolder:
 
     def fold(self, k: int) -> FoldFolder:
         return FoldFolder(self.root / f"fold_{k}")
+
+
+@dataclass(frozen=True)
+class AblationFolder:
+    """runs/<dataset>-<set>/: the table of a set of recipes; its runs lie beside this folder."""
+
+    root: Path
+
+    @property
+    def table(self) -> Path:
+        return self.root / "table.csv"
+
+    @property
+    def page(self) -> Path:
+        return self.root / "table.html"
 
 
 def slug(name: str) -> str:

@@ -15,21 +15,44 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+IMPORTED = "import-official"
+"""What stands for the recipe in plans of networks that were trained elsewhere."""
+
 
 @dataclass(frozen=True)
 class Run:
     folder: RunFolder
     plan: Plan
 
+    @property
+    def imported(self) -> bool:
+        return self.plan.recipe == IMPORTED
+
+    @property
+    def knows_cases(self) -> bool:
+        """Whether it tells which cases its networks were trained on; a network imported without its dataset does not."""
+        return bool(self.plan.data.index_sha256)
+
     @cached_property
     def splits(self) -> list[dict[str, list[str]]]:
+        self.need_cases()
         return load_splits(self.folder.splits)
 
     @cached_property
     def cases(self) -> dict[str, Case]:
         from ukan.data.index import load_index
 
+        self.need_cases()
         return {case.case: case for case in load_index(self.folder.index)}
+
+    def need_cases(self) -> None:
+        """Raises UserError where the run does not know its cases."""
+        if not self.knows_cases:
+            root = self.folder.root
+            raise UserError(
+                f"{root}: imported without the dataset it was trained on, so no case is known to be held out; "
+                f"score other cases with `ukan evaluate {root} --on FOLDER`, or import again with --data FOLDER"
+            )
 
     @property
     def finished_folds(self) -> list[int]:
@@ -37,6 +60,7 @@ class Run:
 
     def data_root(self, given: Path | None) -> Path:
         """Where the raw files are: as given, or where training found them."""
+        self.need_cases()
         root = given or Path(str(self.environment().get("data_root", "")))
         if not root.is_dir() or str(root) == ".":
             raise DataError(f"{root}: the dataset of {self.folder.root} is not there; give its folder with --data FOLDER")

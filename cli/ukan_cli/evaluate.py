@@ -38,6 +38,9 @@ def evaluate(
         print(f"folds not trained, their cases not scored: {', '.join(map(str, summary['folds_missing']))}")
     if summary["left_out"]:
         print(f"left out: {len(summary['left_out'])} cases that the networks may have been trained on, or twins of such")
+    if not summary["training_known"]:
+        print("which images the network was trained on is not known: any of these may be among them, and score too well")
     show.scores(summary)
     print(f"written: {place.metrics}, {place.summary}, {place.predictions}")
-    print(f"next: ukan report {shell_word(run)}")
+    if summary["training_known"]:
+        print(f"next: ukan report {shell_word(run)}")

@@ -11,7 +11,20 @@ import typer
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from ukan import __version__
-from ukan_cli import check, demo, doctor, evaluate, export_nnunet, plan, predict, report, train
+from ukan_cli import (
+    ablate,
+    check,
+    demo,
+    doctor,
+    evaluate,
+    explain,
+    export_nnunet,
+    import_official,
+    plan,
+    predict,
+    report,
+    train,
+)
 
 app = typer.Typer(
     name="ukan",
@@ -29,8 +42,11 @@ app.command("plan")(plan.plan)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("explain")(explain.explain)
 app.command("report")(report.report)
+app.command("ablate")(ablate.ablate)
 app.command("export-nnunet")(export_nnunet.export_nnunet)
+app.command("import-official")(import_official.import_official)
 
 
 def _print_version(asked: bool) -> None:

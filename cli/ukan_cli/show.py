@@ -101,6 +101,35 @@ def scores(summary: dict[str, Any]) -> None:
             print("  the paper reports: " + ", ".join(f"{k} {v}" for k, v in published["paper"].items()))
 
 
+def plausibility(about: dict[str, Any]) -> None:
+    """Where the stages of a network are active against the masks, a line a stage."""
+    columns = ["stage", "map", "IoU", "95 % interval (groups)", "inverted", "by chance", "AUROC"]
+    columns += ["twin's IoU", "difference", "95 % interval (groups)"] if about["twin"] else []
+    rows = []
+    for stage, scores in about["stages"].items():
+        row = [
+            stage,
+            "x".join(map(str, scores["side"])),
+            _number(scores["iou"]["mean"]),
+            _interval(scores["iou"]["interval95"]),
+        ]
+        row += [_number(scores[name]["mean"]) for name in ("iou_inverted", "iou_by_chance", "auroc")]
+        if "twin" in scores:
+            apart = scores["difference"]["iou"]
+            row += [_number(scores["twin"]["iou"]["mean"]), _number(apart["mean"]), _interval(apart["interval95"])]
+        rows.append(row)
+    table(columns, [row + ["-"] * (len(columns) - len(row)) for row in rows], "plausibility of the activation maps")
+
+
+def inputs(about: dict[str, Any]) -> None:
+    """How well the grid of the KAN layers fits what enters them."""
+    layers = about["layers"]
+    for key, where in (("outside_grid", "the grid"), ("outside_knots", "the outermost knots")):
+        shares = {name: 100 * layer[key] for name, layer in layers.items()}
+        most = max(shares, key=lambda name: shares[name])
+        print(f"inputs outside {where}: {min(shares.values()):.1f} to {shares[most]:.1f} % of a layer's, most in {most}")
+
+
 def _with_interval(scores: dict[str, Any], name: str) -> str:
     return f"{_number(scores[name])} ({_interval(scores[f'{name}_interval95'])})"
 

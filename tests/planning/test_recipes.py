@@ -7,11 +7,10 @@ import pytest
 import yaml
 
 from ukan.errors import UserError
+from ukan.models import model_sizes
 from ukan.plan import AugmentPlan, Fingerprint, Plan, flatten
 from ukan.planning.segment import plan_segment
-from ukan.segment.prepare import load_recipe, recipes
-
-SIZES = {"widths": (128, 160, 256), "kan_layers": ("kan",) * 3, "skip": "add"}
+from ukan.segment.recipes import load_recipe, recipes
 
 # What the five papers' recipes share: U-KAN's train.py.
 PUBLISHED = {
@@ -95,7 +94,7 @@ def make(name: str, **given: Any) -> Plan:
         "empty_cases": ("keep", "they are part of it"),
         "mask_rule_because": "as the masks are",
         "activation_bytes": lambda name, channels, classes, sizes, size: 10 * size[0] * size[1],
-        "model_sizes": lambda name: SIZES,
+        "model_sizes": model_sizes,
         "recipe": load_recipe(name),
     }
     return plan_segment(fingerprint, **{**options, **given})

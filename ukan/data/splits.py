@@ -27,13 +27,13 @@ def make_splits(cases: Sequence[Case], split: SplitPlan) -> Splits:
 def published_split(names: Sequence[str], seed: int, held_out: float = 0.2) -> dict[str, list[str]]:
     """The split of the published U-KAN code: a share of the sorted names at random, blind to groups.
 
-    The order is the one drawn: the published metric pools batches of it.
+    Sorted are names of files (a-1.png before a.png). The order is the one drawn: the published metric pools batches of it.
     """
     from sklearn.model_selection import train_test_split
 
     if len(names) < 2:
         raise DataError(f"{len(names)} case(s): nothing could be held out; add cases")
-    train, val = train_test_split(sorted(names), test_size=held_out, random_state=seed)
+    train, val = train_test_split(sorted(names, key=lambda name: f"{name}.png"), test_size=held_out, random_state=seed)
     return {"train": list(train), "val": list(val)}
 
 

@@ -53,6 +53,7 @@ def write_report(run_path: Path, *, data: Path | None = None) -> Path:
     `data` is not its dataset. Raw images that have moved only leave gaps.
     """
     run = open_run(run_path)
+    run.need_cases()
     command = f"ukan evaluate {shlex.quote(str(run.folder.root))}"
     if not run.folder.scores.summary.exists() or not run.folder.scores.metrics.exists():
         raise UserError(f"{run.folder.root}: no scores to report; run `{command}` first")
@@ -76,6 +77,7 @@ def write_report(run_path: Path, *, data: Path | None = None) -> Path:
         ),
         **_by_size(held_out),
         **_quality(summary),
+        **_inside(run, weights),
         "curves": _curves(run, summary["folds"]),
         "curve_legend": plots.CURVES,
         "has_data": root is not None,
@@ -191,6 +193,28 @@ def _quality(summary: dict[str, Any]) -> dict[str, Any]:
     return {"quality": quality, "predicted": plot, "quality_table": table, "failure": FAILURE, "flagged": FLAGGED}
 
 
+def _inside(run: Run, weights: dict[str, str]) -> dict[str, Any]:
+    """What `ukan explain` left: shown where it is of these weights, otherwise why it is not."""
+    place = run.folder.explain
+    about: dict[str, Any] = {"inside": None, "inside_missing": ""}
+    if not place.record.exists():
+        return about
+    again = f"run `ukan explain {shlex.quote(str(run.folder.root))}` again"
+    try:
+        found = json.loads(place.record.read_text(encoding="utf-8"))
+        if found["weights_sha256"] != weights:
+            return about | {"inside_missing": f"{place.record}: not of the networks that are in the run now; {again}"}
+        figures = [path for path in (place.inputs, place.functions) if found["layers"]]
+        return about | {
+            "inside": found,
+            "plausibility": tables.plausibility_table(found) if found["masks"] else None,
+            "inside_figures": [pictures.embedded(path) for path in figures],
+            "inside_maps": [(case, pictures.embedded(place.map(case))) for case in found["drawn"]],
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return about | {"inside_missing": f"{place.record}: not readable ({error!r}); {again}"}
+
+
 def _by_size(held_out: Evaluation) -> dict[str, Any]:
     filled = [score for score in held_out.scores if not score.empty]
     if not filled:
@@ -255,7 +279,9 @@ def _show(run: Run, root: Path, score: CaseScore) -> Shown:
 
 def _samples(run: Run, root: Path | None, fold: int) -> dict[str, Any]:
     about: dict[str, Any] = {"samples": [], "samples_missing": "", "samples_fold": fold}
-    if root:
+    if run.imported:
+        about["samples_missing"] = "the network was trained elsewhere"
+    elif root:
         try:
             about["samples"] = pictures.sample_pictures(run, root, fold, SAMPLES)
         except DataError as error:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ukan.data.cache import prepare_cases, read_case
 from ukan.data.outputs import read_segmentation
 from ukan.errors import DataError
-from ukan.imaging import PALETTE
+from ukan.imaging import PALETTE, read_image
 from ukan.imaging.draw import draw_outline
 from ukan.plan import Case, DataPlan
 from ukan.runs import Run
@@ -169,6 +169,11 @@ def picture(title: str, image_HWC: Image) -> Picture:
     assert done
     uri = "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode()
     return Picture(title, uri, image_HWC.shape[1], image_HWC.shape[0])
+
+
+def embedded(path: Path) -> Picture:
+    """A picture of a file as it is. Raises DataError where it is gone or none."""
+    return picture(path.stem, read_image(path)[..., :3])
 
 
 def hex_of(colour: Colour) -> str:

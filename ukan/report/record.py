@@ -72,6 +72,7 @@ def origin(run: Run, evaluations: dict[str, dict[str, Any]]) -> dict[str, Any]:
             packages.setdefault(name, ({}, {}))[what != "training"][version or "not installed"] = None
     return {
         "trained": bool(trained),
+        "imported": record.get("imported"),
         "sessions": Table(
             ["what", *(key.replace("_", " ") for key in keys)],
             [[what, *("–" if session.get(key) is None else session[key] for key in keys)] for what, session in sessions],

@@ -201,6 +201,21 @@ def quality_table(quality: dict[str, Any]) -> Table:
     return Table(["", "value", "that is"], rows, numbers=True)
 
 
+def plausibility_table(found: dict[str, Any]) -> Table:
+    """What `ukan explain` measured of each stage's activation maps, beside it the twin's."""
+    twin = found["twin"]
+    columns = ["stage", "IoU", "95 % interval", "by chance", "inverted", "AUROC"]
+    columns += [f"IoU of {twin['run']}", "difference", "95 % interval"] if twin else []
+    rows = []
+    for stage, scores in found["stages"].items():
+        row = [f"{stage}, {scores['side'][1]}×{scores['side'][0]}", *_mean_and_interval("iou", scores["iou"])]
+        row += [number(scores[name]["mean"]) for name in ("iou_by_chance", "iou_inverted", "auroc")]
+        if "twin" in scores:
+            row += [number(scores["twin"]["iou"]["mean"]), *_mean_and_interval("iou", scores["difference"]["iou"])]
+        rows.append(row + ["–"] * (len(columns) - len(row)))
+    return Table(columns, rows, numbers=True)
+
+
 def twins(scores: Sequence[Score]) -> int:
     return len({score.case for score in scores if score.twin})
 

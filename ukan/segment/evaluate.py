@@ -53,6 +53,8 @@ class Task(NamedTuple):
     parts: list[Part]
     left_out: list[str] = []
     """Cases that the networks may know."""
+    training_known: bool = True
+    """Whether it is known which those are."""
 
 
 @dataclass
@@ -93,7 +95,7 @@ def evaluate(
         raise UserError(f"{run_path}: no fold is finished; `ukan train` the plan first")
     if test and on:
         raise UserError("--test and --on: one at a time")
-    task = _external(run, on, layout) if on else _test(run, data) if test else _held_out(run, data)
+    task = external(run, on, layout) if on else _test(run, data) if test else held_out(run, data)
     chosen = pick_device(device)
     wanted = {case.case: case for part in task.parts for case in part.cases}
     if not test and not on:  # all that training prepared, for the cache's sake and to know what is familiar
@@ -106,6 +108,7 @@ def evaluate(
     _write_rows(task.place.metrics, scored.rows)
     summary: dict[str, Any] = {"protocol": run.plan.protocol, "what": task.what, "split": run.plan.split.kind}
     summary |= {"folds": run.finished_folds, "cases": len(wanted), "left_out": task.left_out, "tta": tta}
+    summary["training_known"] = task.training_known
     summary["folds_missing"] = [k for k in range(run.plan.split.count) if k not in run.finished_folds]
     tallies = np.stack(scored.tallies)
     sums = np.stack(scored.sums) if scored.sums else None
@@ -125,9 +128,10 @@ def _trained_or_held_out(run: Run) -> set[str]:
     return {name for split in run.splits for names in split.values() for name in names}
 
 
-def _held_out(run: Run, data: Path | None) -> Task:
+def held_out(run: Run, data: Path | None) -> Task:
     parts = [Part(f"fold_{k}", [k], [run.cases[name] for name in run.splits[k]["val"]]) for k in run.finished_folds]
-    return Task("held-out cases", run.folder.scores, run.data_root(data), run.plan.data, parts)
+    what = "held-out cases, by which the imported network's epoch was chosen" if run.imported else "held-out cases"
+    return Task(what, run.folder.scores, run.data_root(data), run.plan.data, parts)
 
 
 def _test(run: Run, data: Path | None) -> Task:
@@ -139,7 +143,7 @@ def _test(run: Run, data: Path | None) -> Task:
     return Task("the official test part", run.folder.test_scores, run.data_root(data), run.plan.data, [part])
 
 
-def _external(run: Run, on: Path, layout: str | None) -> Task:
+def external(run: Run, on: Path, layout: str | None) -> Task:
     """Another dataset's cases, read by its own mask rule, without those that the networks may know."""
     from ukan.data.duplicates import find_twins, load_thumbnails
     from ukan.data.index import index_folder
@@ -151,13 +155,13 @@ def _external(run: Run, on: Path, layout: str | None) -> Task:
     if (found.target, data.target) != ("binary", "binary") and found.classes != data.classes:
         raise UserError(f"{on}: its classes ({', '.join(found.classes)}) are not the run's ({', '.join(data.classes)})")
     data = data.model_copy(update={"dataset": found.dataset} | found.model_dump(include={"mask_rule", "label_values"}))
-    twins = find_twins(index.thumbnails, load_thumbnails(run.folder.thumbnails))
+    twins = find_twins(index.thumbnails, load_thumbnails(run.folder.thumbnails)) if run.knows_cases else {}
     cases = [case for case in index.cases if case.case not in twins]
     if not cases:
         raise DataError(f"{on}: every case was in training, or looks nearly like one that was; nothing is left to score")
     place = run.folder.external_scores(found.dataset)
     parts = [Part("all", run.finished_folds, cases)]
-    return Task(f"dataset {found.dataset}", place, index.root, data, parts, sorted(twins))
+    return Task(f"dataset {found.dataset}", place, index.root, data, parts, sorted(twins), run.knows_cases)
 
 
 def _score_part(
@@ -174,7 +178,8 @@ def _score_part(
     networks = [run.network(fold, device) for fold in part.folds]
     precision = resolve_precision(plan.train.precision, device)
     flips = training_flips(plan) if tta else [()]
-    known = {run.cases[name].group for fold in part.folds for name in run.splits[fold]["train"]}
+    testing = task.place == run.folder.test_scores
+    known = {run.cases[name].group for fold in part.folds for name in run.splits[fold]["train"]} if testing else set()
     stacks = (prepared.images_NHWC[_slice(prepared.rows(case.case))] for case in part.cases)
     small: list[tuple[NDArray[np.bool_], NDArray[np.bool_]]] = []
     with ThreadPoolExecutor(usable_cores()) as pool:
@@ -190,7 +195,7 @@ def _score_part(
                 small.append((truth_DKhw[0, 0], found_DKhw[0, 0]))
             if len(part.folds) == 1 and said.features_F:
                 scored.features[part.name, case.case] = said.features_F[0]
-            twin = int(task.place == run.folder.test_scores and case.group in known)
+            twin = int(case.group in known)
             waiting.append(pool.submit(_score_case, task, part, case, said, plan, twin))
             if len(waiting) > 2 * usable_cores():
                 _take(waiting.popleft().result(), scored)

@@ -10,11 +10,12 @@ from ukan.data.duplicates import save_thumbnails
 from ukan.data.index import Index, Reading, index_folder, save_index
 from ukan.data.layouts import LAYOUTS
 from ukan.data.problems import write_problems
-from ukan.data.splits import choose_cases, make_splits
-from ukan.errors import DataError, UserError, nearest
+from ukan.data.splits import Splits, choose_cases, make_splits
+from ukan.errors import DataError, UserError
 from ukan.paths import PLANS, PlanFolder, slug, write_text
-from ukan.plan import Plan, flatten, parse_settings, read_yaml, settable_keys
+from ukan.plan import Plan, flatten, parse_settings, settable_keys
 from ukan.planning.segment import PresetName, plan_segment
+from ukan.segment.recipes import load_recipe
 
 Progress = Callable[[int, int], None]
 
@@ -55,26 +56,45 @@ def plan_folder(
     `reading` says how the folder is read, see `Reading`; what settings and recipe say of masks goes before it. Raises
     DataError where files cannot be used: they are listed in problems.csv.
     """
-    from ukan.models import model_sizes
-    from ukan.models.cost import model_cost
-
     content = load_recipe(recipe) if recipe else {}
-    model = _model_asked(content, settings)
-    values = parse_settings(settings, settable_keys(list(model_sizes(model))))
+    values = read_settings(content, settings)
     if budget_gib is not None:
         values["budget_gib"] = budget_gib
-    reading |= _masks_asked({**flatten(content), **values})
-    index, place = check_folder(folder, on_progress=on_progress, **reading)
+    index, place = check_folder(folder, on_progress=on_progress, **(reading | masks_asked(content, values)))
+    refuse_problems(folder, index, place)
+    plan_name = slug(name or recipe or _model_asked(content, settings))
+    plan, splits = make_plan(index, plan_name, recipe=recipe, content=content, values=values, preset=preset)
+    save_plan(plan, splits, place)
+    return plan, place.plan(plan_name), index
+
+
+def refuse_problems(folder: Path, index: Index, place: PlanFolder) -> None:
+    """Raises DataError where files of a folder that was read cannot be used."""
     if index.errors or index.fingerprint is None:
         first = index.errors[0]
         raise DataError(
             f"{folder}: {len(index.errors)} problem(s) keep cases from being used, all listed in {place.problems}; "
             f"the first: {first.where}: {first.what} ({first.do}). --skip-bad leaves such cases out"
         )
-    plan_name = slug(name or recipe or model)
+
+
+def make_plan(
+    index: Index,
+    name: str,
+    *,
+    recipe: str | None,
+    content: Mapping[str, Any],
+    values: Mapping[str, Any],
+    preset: PresetName = "full",
+) -> tuple[Plan, Splits]:
+    """The plan of a folder that was read, and its folds. `content` is the recipe of that name, `values` what --set says."""
+    from ukan.models import model_sizes
+    from ukan.models.cost import model_cost
+
+    assert index.fingerprint, "refuse_problems comes first"
     plan = plan_segment(
         index.fingerprint,
-        name=plan_name,
+        name=name,
         empty_cases=LAYOUTS[index.layout].EMPTY_CASES,
         mask_rule_because=index.mask_rule_because,
         activation_bytes=lambda *asked: model_cost(*asked).activation_bytes,
@@ -84,33 +104,12 @@ def plan_folder(
         preset=preset,
     )
     plan = plan.model_copy(update={"recipe": recipe, "data": plan.data.model_copy(update={"left_out": index.left_out})})
-    splits = make_splits(choose_cases(index.cases, plan.data.empty_cases), plan.split)
-    write_text(place.splits(plan_name), json.dumps({"folds": splits}, indent=1, ensure_ascii=False) + "\n")
-    plan.save(place.plan(plan_name))
-    return plan, place.plan(plan_name), index
+    return plan, make_splits(choose_cases(index.cases, plan.data.empty_cases), plan.split)
 
 
-def recipes() -> dict[str, Path]:
-    """Every shipped recipe by name."""
-    package = Path(__file__).resolve().parent.parent
-    root = next(path for path in (package / "recipes", package.parent / "plans" / "recipes") if path.is_dir())
-    return {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.yaml"))}
-
-
-def load_recipe(name: str) -> dict[str, Any]:
-    """A shipped recipe, or a file of one's own."""
-    known = recipes()
-    path = known.get(name) or (Path(name) if name.endswith(".yaml") and Path(name).is_file() else None)
-    if path is None:
-        raise UserError(f"--recipe {name}: no such recipe. {nearest(name, list(known))}")
-    content = read_yaml(path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: not a recipe")
-    allowed = [*settable_keys(), "protocol", "published", "task"]
-    for key in flatten({key: value for key, value in content.items() if key != "reasons"}):
-        if key not in allowed and not key.startswith("model."):
-            raise UserError(f"{path}: {key}: no such field. {nearest(key, allowed)}")
-    return content
+def save_plan(plan: Plan, splits: Splits, place: PlanFolder) -> None:
+    write_text(place.splits(plan.name), json.dumps({"folds": splits}, indent=1, ensure_ascii=False) + "\n")
+    plan.save(place.plan(plan.name))
 
 
 def data_root(place: PlanFolder, given: Path | None) -> Path:
@@ -127,24 +126,32 @@ def data_root(place: PlanFolder, given: Path | None) -> Path:
     return root.resolve()
 
 
-def _model_asked(recipe: dict[str, Any], settings: Sequence[str]) -> str:
-    for setting in settings:
-        if setting.startswith("model.name="):
-            return setting.partition("=")[2].strip()
-    return recipe.get("model", {}).get("name", "ukan")
+def read_settings(recipe: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """What --set says, by dotted key; the sizes it may name are those of the model that it, or the recipe, asks for."""
+    from ukan.models import model_sizes
+
+    return parse_settings(settings, settable_keys(list(model_sizes(_model_asked(recipe, settings)))))
 
 
-def _masks_asked(said: Mapping[str, Any]) -> Reading:
+def masks_asked(recipe: Mapping[str, Any], values: Mapping[str, Any]) -> Reading:
     """What recipe and settings say of the masks: the index has to know it."""
+    said = {**flatten(recipe), **values}
     asked: Reading = {}
     if "data.mask_rule" in said:
         asked["mask_rule"] = said["data.mask_rule"]
     if "data.label_values" in said:
-        values = said["data.label_values"]
-        if not isinstance(values, list) or not all(type(value) is int for value in values):
-            raise UserError(f"data.label_values={values}: a list of whole numbers is expected, such as [1,2]")
-        asked["label_values"] = values
+        label_values = said["data.label_values"]
+        if not isinstance(label_values, list) or not all(type(value) is int for value in label_values):
+            raise UserError(f"data.label_values={label_values}: a list of whole numbers is expected, such as [1,2]")
+        asked["label_values"] = label_values
     return asked
+
+
+def _model_asked(recipe: Mapping[str, Any], settings: Sequence[str]) -> str:
+    for setting in settings:
+        if setting.startswith("model.name="):
+            return setting.partition("=")[2].strip()
+    return recipe.get("model", {}).get("name", "ukan")
 
 
 def _relative(root: Path, start: Path) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import sys
 import time
@@ -289,6 +290,7 @@ def _compiles(plan: Plan, samples: int, accelerator: Any) -> bool:
     if plan.train.compile == "off" or (plan.train.compile == "auto" and steps < _COMPILED_STEPS):
         return False
     if find_compiler(accelerator.device.type):
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it misses a GPU where none is meant
         return True
     missing = f"no compiler for {accelerator.device.type} (g++, clang++, or Triton for a GPU)"
     if plan.train.compile == "on":

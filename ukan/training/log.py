@@ -95,7 +95,7 @@ class Progress:
     def __init__(self, title: str, total: int, done: int, *, visible: bool = True) -> None:
         self.title, self.total, self.first = title, total, done
         self.started_at = self.printed_at = time.monotonic()
-        self.note, self.bar = "", None
+        self.note, self.bar, self.warm = "", None, False
         self.visible = visible
         if visible and sys.stderr.isatty():
             from rich.console import Console
@@ -112,6 +112,9 @@ class Progress:
 
     def step(self, done: int, loss: float) -> None:
         if not self.visible:
+            return
+        if not self.warm and done < self.total:  # the first step pays for set-up, and says nothing of the others
+            self.warm, self.first, self.started_at = True, done, time.monotonic()
             return
         per_step = (time.monotonic() - self.started_at) / max(1, done - self.first)
         text = f"loss {loss:.4f}{self.note}, {human_time(per_step * (self.total - done))} left"
