@@ -239,7 +239,7 @@ class _KAN(torch.autograd.Function):
         ctx.save_for_backward(x_RI, weight_OI, spline_OF, places, rates)
         x_RI, make = x_RI.detach(), _maker(_features, spline, compiled)
         ctx.alive = _alive(x_RI, places, rates, spline)
-        places, used_OF = places[ctx.alive] if spline.uniform else places, _columns(spline_OF, ctx.alive, x_RI.shape[1])
+        places, used_OF = _places_of(ctx.alive, places, spline), _columns(spline_OF, ctx.alive, x_RI.shape[1])
         y_RO = weight_OI.new_empty(len(x_RI), len(weight_OI))
         for x, y in zip(*_blocks(spline_OF, compiled, x_RI, y_RO), strict=True):
             active, basis = make(x, places, rates)
@@ -257,7 +257,7 @@ class _KAN(torch.autograd.Function):
             found = iter(torch.autograd.grad(y, given, grads[0], create_graph=True))
             return *(next(found) if want else None for want in wanted), None, None, None, None
         x_RI, make = x_RI.detach(), _maker(_features_and_gradient, ctx.spline, ctx.compiled)
-        places, inputs = places[ctx.alive] if ctx.spline.uniform else places, x_RI.shape[1]
+        places, inputs = _places_of(ctx.alive, places, ctx.spline), x_RI.shape[1]
         grad_RO, grad_x = grads[0].to(weight_OI.dtype), torch.empty_like(x_RI)
         # Halves would lose what each block adds.
         summed = torch.float32 if weight_OI.dtype in (torch.bfloat16, torch.float16) else weight_OI.dtype
@@ -303,6 +303,10 @@ def _alive(x_RI: Tensor, middles_MI: Tensor, rates_I: Tensor, spline: Spline) ->
     after = (high * rates_I - middles_MI <= -reach).all(1)
     first, last = int(before.sum()), count - int(after.sum())
     return slice(first, last) if first < last else slice(0, 1)
+
+
+def _places_of(functions: slice, places: Tensor, spline: Spline) -> Tensor:
+    return places[functions].clone() if spline.uniform else places  # a view would be compiled for anew
 
 
 def _columns(weight_OF: Tensor, functions: slice, inputs: int) -> Tensor:
