@@ -17,7 +17,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -135,11 +135,10 @@ class KANLinear(nn.Module):
         rows, kind = x.reshape(-1, self.in_features), x.device.type
         weight_OI: Tensor = self.base_weight
         spline_OF = self._spline_weight()
-        mixed = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-        if mixed:
+        if _autocasts(kind):
             dtype = torch.get_autocast_dtype(kind)
             weight_OI, spline_OF = weight_OI.to(dtype), spline_OF.to(dtype)
-        with torch.autocast(kind, enabled=False) if mixed else nullcontext():  # what follows chooses its types itself
+        with _types_as_given(kind):
             if torch.compiler.is_compiling() or torch.jit.is_tracing():  # others fuse, or write down, plain steps
                 y = _plain(rows, weight_OI, spline_OF, self._places, self._rates, self._spline())
             else:
@@ -249,6 +248,11 @@ class _KAN(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        with _types_as_given(grads[0].device.type):
+            return _KAN._backward(ctx, *grads)
+
+    @staticmethod
+    def _backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x_RI, weight_OI, spline_OF, places, rates = ctx.saved_tensors
         if torch.is_grad_enabled():  # a derivative that will be derived again: left to autograd
             wanted = ctx.needs_input_grad[:3]
@@ -280,6 +284,15 @@ class _KAN(torch.autograd.Function):
         for unused in (slice(0, ctx.alive.start), slice(ctx.alive.stop, None)):
             _columns(grad_spline, unused, inputs).zero_()
         return grad_x, grad_weight.to(weight_OI.dtype), grad_spline.to(spline_OF.dtype), None, None, None, None
+
+
+def _autocasts(device: str) -> bool:
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
+def _types_as_given(device: str) -> AbstractContextManager[Any]:
+    """Autocast off: what is inside chooses its types itself."""
+    return torch.autocast(device, enabled=False) if _autocasts(device) else nullcontext()
 
 
 def _blocks(spline_OF: Tensor, compiled: bool, *rows: Tensor) -> list[tuple[Tensor, ...]]:
