@@ -54,7 +54,9 @@ def check(
     print(f"\nwritten: {place.check_page}, {place.problems}, {place.index}")
     if index.errors:
         raise typer.Exit(4)
-    print(f"next: ukan plan {shell_word(folder)}")
+    given = {"--layout": layout, "--dataset": dataset, "--group-regex": group_regex, "--groups": groups}
+    same = "".join(f" {option} {shell_word(value)}" for option, value in given.items() if value is not None)
+    print(f"next: ukan plan {shell_word(folder)}{same}{' --skip-bad' if skip_bad else ''}")
 
 
 def print_found(index: "Index") -> None:
@@ -101,7 +103,7 @@ def print_problems(index: "Index", examples: int = 3) -> None:
     show.table(("level", "what", "count", "where", "so"), rows)
 
 
-def shell_word(path: Path) -> str:
+def shell_word(word: Path | str) -> str:
     import shlex
 
-    return shlex.quote(str(path))
+    return shlex.quote(str(word))

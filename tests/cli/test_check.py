@@ -84,6 +84,12 @@ def test_groups_by_pattern_or_table_are_kept_together_and_recorded(raw: Path) ->
     assert "no group for 11" in message and "no such case: 1 (x)" in message
 
 
+def test_what_check_was_told_stands_in_the_command_that_comes_next(raw: Path) -> None:
+    spoil(raw)
+    out = ukan("check", raw, "--dataset", "my set", "--layout", "folders", "--skip-bad", "--group-regex", "^c(...)")
+    assert "next: ukan plan data --layout folders --dataset 'my set' --group-regex '^c(...)' --skip-bad" in out
+
+
 def test_a_mask_rule_set_by_hand_reaches_index_and_plan(raw: Path) -> None:
     ukan("plan", raw, "--preset", "smoke", "--set", "data.label_values=[255]")
     data = Plan.load(Path("plans/data/ukan.yaml")).data
