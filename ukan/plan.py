@@ -293,8 +293,9 @@ class TrainPlan(_Part):
     """Steps after which the knots of the KAN layers follow the data; 0 never, as published for U-KAN."""
     kan_update_until: Fraction = 0.5
     """The share of the steps after which knots stay."""
-    kan_update_adaptive: Fraction = 0.98
-    """The new grid's mixture: this share of quantiles of the inputs, the rest evenly spaced."""
+    kan_update_adaptive: Fraction = 0.5
+    """The new grid's mixture: this share of quantiles of the inputs, the rest evenly spaced. Behind a ReLU many inputs are
+    0, and quantiles fall together."""
     kan_penalty: Literal["coefficients", "activations"] = "coefficients"
     """What the regularisation of the KAN layers takes for the size of an edge's function: the mean of its |coefficients|, or
     of its |values| at what enters."""
@@ -392,8 +393,11 @@ class Plan(_Part):
     def difference(self, other: "Plan") -> list[str]:
         """Lines 'key: mine -> theirs' for every value in which two plans differ; what changes no result does not count."""
         mine, theirs = self.flat(), other.flat()
-        keys = [key for key in [*mine, *(key for key in theirs if key not in mine)] if key != "infer.batch_size"]
+        keys = [key for key in [*mine, *(key for key in theirs if key not in mine)] if key not in _NO_RESULT]
         return [f"{k}: {mine.get(k)} -> {theirs.get(k)}" for k in keys if mine.get(k) != theirs.get(k)]
+
+
+_NO_RESULT = ("infer.batch_size", "train.compile")
 
 
 def _upgraded(content: dict[str, Any], path: Path) -> dict[str, Any]:

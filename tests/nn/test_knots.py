@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ukan.nn.kan import KANLinear
-from ukan.nn.knots import apply_change, carry_moments, knots_from_inputs, plan_change
+from ukan.nn.knots import apply_change, carry_moments, knots_from_inputs, plan_change, some_rows
 
 
 def layer(inputs: int = 4, outputs: int = 3, **sizes) -> KANLinear:
@@ -70,6 +70,44 @@ def test_constant_inputs_keep_their_knots_and_nothing_becomes_nan() -> None:
     y = kan(x.requires_grad_())
     y.sum().backward()
     assert y.isfinite().all() and x.grad is not None and x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(("grid", "shift"), [(5, 2.0), (7, 1.0), (10, 1.0), (20, 0.0)])
+def test_functions_of_sparse_inputs_survive_many_updates(grid: int, shift: float) -> None:
+    """Behind a ReLU most inputs are 0, so quantiles fall together and spans become narrow."""
+    torch.manual_seed(0)
+    kan, worst = KANLinear(4, 4, grid_size=grid), 0.0
+    optimizer = torch.optim.Adam(kan.parameters(), lr=1e-2)
+    for step in range(1, 61):
+        x = (torch.randn(512, 4) - shift).relu()
+        optimizer.zero_grad()
+        loss = (kan(x) - torch.sin(2 * x)).square().mean()
+        loss.backward()
+        optimizer.step()
+        if step % 5 == 0:
+            with torch.no_grad():
+                before, change = kan(x), plan_change(kan, x, 0.98)
+                apply_change(kan, change)
+                carry_moments(kan, change, optimizer)
+                worst = max(worst, ((kan(x) - before).square().mean() / before.var()).sqrt().item())
+    assert worst < 0.2 and kan.spline_weight.abs().max() < 20 and loss < 0.2
+    assert all(moment.isfinite().all() for moment in optimizer.state[kan.spline_weight].values())
+
+
+def test_inputs_that_are_no_numbers_leave_their_knots() -> None:
+    kan, x = layer(), sample()
+    x[3, 1], x[5, 2] = float("nan"), float("inf")
+    before = kan.grid.clone()
+    apply_change(kan, plan_change(kan, x, 0.5))
+    assert torch.equal(kan.grid[1:3], before[1:3]) and kan.spline_weight.isfinite().all()
+
+
+def test_sampled_rows_are_spread_over_a_map_and_not_its_columns() -> None:
+    at = some_rows(torch.arange(8 * 256.0).unsqueeze(1), 64).long().flatten() % 256
+    rows, columns = (at // 16).unique(), (at % 16).unique()
+    assert len(rows) == len(columns) == 16
+    few = torch.randn(5, 3)
+    assert torch.equal(some_rows(few, 64), few)
 
 
 def test_an_average_of_layers_is_the_average_of_their_functions_after_the_change_too() -> None:

@@ -18,6 +18,7 @@ from ukan.training import loop
 from ukan.training.checkpoint import TrainingState
 from ukan.training.ema import EMA
 from ukan.training.interrupt import Stop, parse_time
+from ukan.training.kan import knots_are_due
 from ukan.training.log import read_log
 from ukan.training.loop import fit, split_batch, train_step
 from ukan.training.optim import learning_rate, make_optimizer
@@ -376,3 +377,19 @@ def test_regularisation_makes_functions_smaller(tmp_path, accelerator) -> None:
             _, model = fit_line(tmp_path / name / str(weight), accelerator, plan, model=small_kan())
             sizes.append(size(accelerator.unwrap_model(model)[0], line_batch(99, 64).x))
         assert sizes[1] < 0.8 * sizes[0], name
+
+
+def test_a_layer_under_two_names_is_averaged_once() -> None:
+    model = nn.Module()
+    model.one = model.other = nn.Linear(2, 2)
+    average = EMA(model, 0.9)
+    start = model.one.weight.detach().clone()
+    with torch.no_grad():
+        model.one.weight.add_(1)
+    average.update(model)
+    torch.testing.assert_close(average.network.one.weight, start + 0.9)  # the decay's warm-up begins at 0.1
+
+
+def test_knots_stay_after_the_last_step() -> None:
+    plan = TrainPlan(kan_update_every=5, kan_update_until=1.0)
+    assert [step for step in range(1, 21) if knots_are_due(step, 20, plan)] == [5, 10, 15]

@@ -10,12 +10,10 @@ times the room of x, so they are made in blocks of rows, multiplied while they l
 gradient: of the layer's work only x and the weights are kept.
 """
 
+import copy
 import functools
-import importlib.util
 import itertools
 import math
-import os
-import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple, get_args
@@ -29,8 +27,9 @@ from torch.nn import functional as F
 
 Activation = Literal["silu", "relu", "gelu"]
 Beyond = Literal["zero", "linear"]
-_EVEN = 8.0
-"""Knots count as evenly spaced where none is further from its even place than so many roundings of the outermost knot."""
+_ROUNDINGS, _OFF, _SPANS = 8.0, 0.05, 64
+"""Knots count as evenly spaced where none is further from its even place than so many roundings of the outermost knot, nor
+than this share of a span, and where there are no more spans: float32 counts more of them too coarsely."""
 _BLOCK_BYTES = {"cpu": 5 << 17, "cuda": 1 << 27}
 """Room of a block's features, beside which steps on the way to them take several times as much: all that fits a cache, or
 fills a GPU. Compiled there are no such steps, and blocks are four times as large."""
@@ -55,14 +54,14 @@ class KANLinear(nn.Module):
     Takes (..., in_features), gives (..., out_features). Parameters, their names and their initialisation are those of the
     published U-KAN (its checkpoints fit): base_weight (O, I), spline_weight (O, I, M), spline_scaler (O, I) and the buffer
     grid (I, T), the knots of every input. Knots are changed with `set_knots` or by loading a state; what is computed with is
-    derived from them then, in float64: evenly spaced ones take a shorter formula, chosen where no knot of the layer is more
-    than 8 roundings of its outermost from its even place.
+    derived from them then, in float64: up to 64 evenly spaced spans take a shorter formula. Even are knots of which none is
+    further from its even place than 8 roundings of the outermost, or a twentieth of a span.
 
     base_activation: "silu" as published, "relu" or "gelu". spline_scaler=False leaves that parameter out. beyond: outside
     the outermost knots every spline is "zero", as published, and no gradient comes back but the base activation's; with
     "linear" each goes on beyond the grid (not the outermost knots) as the straight line it ends in.
 
-    Features are computed in float32 at least (float64 where x is), products in the type of x and the weights, or autocast's.
+    Features are computed in float32, or in float64 where the knots are, products in the type of the weights, or autocast's.
     Second derivatives are exact; forward-mode derivatives are not there. `compiled` (see `compile_layers`) is faster.
     """
 
@@ -126,12 +125,14 @@ class KANLinear(nn.Module):
     @torch.no_grad()
     def set_knots(self, knots_IT: Tensor) -> None:
         """Take other knots, ascending for each input; functions change unless refitted (`ukan.nn.knots` does it)."""
-        if knots_IT.shape != self.grid.shape or (knots_IT.diff(dim=1) < 0).any():
+        if knots_IT.shape != self.grid.shape or not (knots_IT.diff(dim=1) >= 0).all():
             raise ValueError(f"knots must ascend and have shape {tuple(self.grid.shape)}, got {tuple(knots_IT.shape)}")
         self.grid.copy_(knots_IT)
         self._derive()
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1:] != (self.in_features,):
+            raise ValueError(f"KANLinear takes (..., {self.in_features}), got {tuple(x.shape)}")
         rows, kind = x.reshape(-1, self.in_features), x.device.type
         weight_OI: Tensor = self.base_weight
         spline_OF = self._spline_weight()
@@ -159,24 +160,28 @@ class KANLinear(nn.Module):
             weight_OMI = weight_OMI * self.spline_scaler.unsqueeze(1)
         return weight_OMI.flatten(1)
 
+    @torch.inference_mode(False)
     def _derive(self) -> None:
-        """What the formulas compute with, from the knots: in float64, then kept in the type that features are made in."""
-        knots_TI, order = self.grid.detach().double().T, self.spline_order
+        """What the formulas compute with, from the knots: in float64 on the CPU, then kept in the type of the features."""
+        grid, order = self.grid.detach(), self.spline_order
+        knots_TI = (grid if grid.is_meta else grid.cpu()).double().T
+        kept = torch.float64 if grid.dtype == torch.float64 else torch.float32
         spans = len(knots_TI) - 1
         width = (knots_TI[-1] - knots_TI[0]) / spans
         even = knots_TI[0] + width * torch.arange(spans + 1, device=knots_TI.device).unsqueeze(1)
-        roundings = _EVEN * torch.finfo(self.grid.dtype).eps * knots_TI.abs().amax(0)
+        allowed = torch.minimum(_ROUNDINGS * torch.finfo(grid.dtype).eps * knots_TI.abs().amax(0), _OFF * width)
         # Tensors without values are of a network that is only being measured.
-        self.uniform = self.grid.is_meta or bool(((even - knots_TI).abs() <= roundings).all() and (width > 0).all())
+        near = grid.is_meta or bool(((even - knots_TI).abs() <= allowed).all() and (width > 0).all())
+        self.uniform: bool = near and spans <= _SPANS
         if self.uniform:
-            rates = _UNIT[order] / width
+            centre = ((knots_TI[0] + knots_TI[-1]) / 2).to(kept).double()  # inputs are measured from where it can be kept
+            rates = torch.stack((_UNIT[order] / width, centre))
             middles = torch.arange(spans - order, device=knots_TI.device).unsqueeze(1) + (order + 1) / 2
-            places = (knots_TI[0] + width * middles) * rates
+            places = (knots_TI[0] + width * middles - centre) * rates[0]
         else:
             places = knots_TI
             rates = torch.cat([_reciprocal(knots_TI[k:] - knots_TI[:-k]) for k in range(1, order + 1)])
-        kept = torch.float64 if self.grid.dtype == torch.float64 else torch.float32
-        self._places, self._rates = places.to(kept), rates.to(kept)
+        self._places, self._rates = places.to(grid.device, kept), rates.to(grid.device, kept)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "KANLinear":
         super()._apply(fn, recurse)
@@ -213,11 +218,17 @@ def compile_layers(model: nn.Module, on: bool = True) -> None:
             layer.compiled = on
 
 
-def find_compiler(device: str) -> bool:
-    """Whether a machine has what `compile_layers` needs: a C++ compiler for its CPU, Triton for its GPU."""
-    if device == "cuda":
-        return importlib.util.find_spec("triton") is not None
-    return any(shutil.which(name) for name in filter(None, (os.environ.get("CXX"), "g++", "clang++")))
+def compiler_problem(layer: KANLinear) -> str | None:
+    """Why torch's compiler cannot serve a layer on its device, or None where it can; it is tried, and takes its seconds."""
+    small = copy.deepcopy(layer)
+    small.compiled = True
+    try:
+        with torch.enable_grad():
+            x = torch.zeros(3, layer.in_features, device=layer.grid.device, requires_grad=True)
+            torch.autograd.grad(small(x).sum(), x)
+    except Exception as error:  # whatever a tool chain can lack
+        return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return None
 
 
 class _KAN(torch.autograd.Function):
@@ -302,7 +313,7 @@ def _blocks(spline_OF: Tensor, compiled: bool, *rows: Tensor) -> list[tuple[Tens
     return [tensor.split(count) for tensor in rows]
 
 
-def _alive(x_RI: Tensor, middles_MI: Tensor, rates_I: Tensor, spline: Spline) -> slice:
+def _alive(x_RI: Tensor, middles_MI: Tensor, rates: Tensor, spline: Spline) -> slice:
     """The basis functions that any of the inputs meets: behind a ReLU, the first two of eight meet none.
 
     Elsewhere than on a CPU one would have to wait for the answer, and all count.
@@ -312,8 +323,8 @@ def _alive(x_RI: Tensor, middles_MI: Tensor, rates_I: Tensor, spline: Spline) ->
         return slice(0, count)
     reach = (spline.order + 1) / 2 * _UNIT[spline.order]
     low, high = torch.aminmax(x_RI)
-    before = (low * rates_I - middles_MI >= reach).all(1)
-    after = (high * rates_I - middles_MI <= -reach).all(1)
+    before = ((low - rates[1]) * rates[0] - middles_MI >= reach).all(1)
+    after = ((high - rates[1]) * rates[0] - middles_MI <= -reach).all(1)
     first, last = int(before.sum()), count - int(after.sum())
     return slice(first, last) if first < last else slice(0, 1)
 
@@ -370,8 +381,8 @@ def _basis(x: Tensor, places: Tensor, rates: Tensor, spline: Spline, slopes: boo
         return formula(x, places, rates, spline, slopes)
     order = spline.order
     if spline.uniform:  # the grid ends (order - 1) / 2 spans within the middles of the first and the last bump
-        edge, half = (order - 1) / 2 * _UNIT[order], 0.5 * _UNIT[order] / rates
-        low, high = (places[0] + edge) / rates, (places[-1] - edge) / rates
+        edge, half = (order - 1) / 2 * _UNIT[order], 0.5 * _UNIT[order] / rates[0]
+        low, high = rates[1] + (places[0] + edge) / rates[0], rates[1] + (places[-1] - edge) / rates[0]
         halves = half, half
     else:
         low, high = places[order], places[-1 - order]
@@ -383,7 +394,7 @@ def _basis(x: Tensor, places: Tensor, rates: Tensor, spline: Spline, slopes: boo
     return torch.addcmul(basis, (x - inside).unsqueeze(1), tilts), tilts
 
 
-def _even_basis(x: Tensor, middles_MI: Tensor, rates_I: Tensor, spline: Spline, slopes: bool) -> tuple[Tensor, Tensor]:
+def _even_basis(x: Tensor, middles_MI: Tensor, rates: Tensor, spline: Spline, slopes: bool) -> tuple[Tensor, Tensor]:
     """Cardinal B-splines: one bump, moved. With d the distance to its middle in spans, and h = (order + 1) / 2,
 
     B = sum_j (-1)^j C(order + 1, j) max(0, h - j - d)^order / order!      (Schoenberg 1946; only j <= order / 2 count)
@@ -392,7 +403,8 @@ def _even_basis(x: Tensor, middles_MI: Tensor, rates_I: Tensor, spline: Spline, 
     the factorial goes away.
     """
     order, unit = spline.order, _UNIT[spline.order]
-    from_middle = (x * rates_I).unsqueeze(1) - middles_MI
+    per_span_I, centre_I = rates
+    from_middle = ((x - centre_I) * per_span_I).unsqueeze(1) - middles_MI
     d = from_middle.abs()
     basis = tilts = x
     for j, share in enumerate(_SHARES[order]):
@@ -401,7 +413,7 @@ def _even_basis(x: Tensor, middles_MI: Tensor, rates_I: Tensor, spline: Spline, 
         basis = power * a if j == 0 else basis.add_(power * a, alpha=share)
         if slopes:
             tilts = power if j == 0 else torch.add(tilts, power, alpha=share)
-    return basis, tilts * from_middle.sign() * (-order * rates_I) if slopes else basis
+    return basis, tilts * from_middle.sign() * (-order * per_span_I) if slopes else basis
 
 
 def _any_basis(x: Tensor, knots_TI: Tensor, rates: Tensor, spline: Spline, slopes: bool) -> tuple[Tensor, Tensor]:

@@ -40,14 +40,28 @@ def plan_change(layer: KANLinear, x_RI: Tensor, adaptive: float) -> Change:
     """The change that a sample of inputs asks for; nothing is changed yet. Computed in float64 on the CPU."""
     x, old = x_RI.detach().cpu().double(), layer.grid.cpu().double()
     new = knots_from_inputs(x, old, layer.spline_order, adaptive).to(layer.grid.dtype).double()  # as they will be kept
-    ends_2I = torch.stack((torch.minimum(old[:, 0], new[:, 0]), torch.maximum(old[:, -1], new[:, -1])))
-    shares = torch.linspace(0, 1, 16 * new.shape[1], dtype=torch.float64).unsqueeze(1)
-    sample = x[:: max(1, len(x) // _ROWS)]
-    points_PI = torch.cat((sample, torch.lerp(ends_2I[:1], ends_2I[1:], shares)))
+    sample = some_rows(torch.nan_to_num(x, posinf=0, neginf=0), _ROWS)
+    points_PI = torch.cat((sample, _within_spans(old), _within_spans(new)))
     weight_P = torch.ones(len(points_PI), dtype=torch.float64) / len(sample)
-    weight_P[len(sample) :] = _ELSEWHERE / len(shares)
+    weight_P[len(sample) :] = _ELSEWHERE / (len(points_PI) - len(sample))
     before, after = (_basis(layer, knots, points_PI) for knots in (old, new))
     return Change(new, _fit(after, before, weight_P), _fit(before, after, weight_P).transpose(1, 2))
+
+
+def some_rows(x: Tensor, count: int) -> Tensor:
+    """At most `count` rows (R, I) of all there are, copied; not at even distances, which would fall on columns of a map."""
+    rows = x.reshape(-1, x.shape[-1])
+    if len(rows) <= count:
+        return rows.clone()
+    golden = (5**0.5 - 1) / 2
+    at = (torch.arange(count, dtype=torch.float64) * golden % 1 * len(rows)).long()
+    return rows[at.to(rows.device)]
+
+
+def _within_spans(knots_IT: Tensor) -> Tensor:
+    """Points (P, I) in every span, however narrow: where a span has none, a fit is free to do anything."""
+    shares = (torch.arange(8, dtype=knots_IT.dtype) + 0.5).view(-1, 1, 1) / 8
+    return torch.lerp(knots_IT[:, :-1], knots_IT[:, 1:], shares).permute(2, 0, 1).flatten(0, 1)
 
 
 def knots_from_inputs(x_RI: Tensor, old_IT: Tensor, order: int, adaptive: float) -> Tensor:
@@ -59,8 +73,9 @@ def knots_from_inputs(x_RI: Tensor, old_IT: Tensor, order: int, adaptive: float)
     grid_PI = torch.lerp(even, quantiles, adaptive)
     beyond = torch.arange(1, order + 1).unsqueeze(1) * (high - low) / size
     knots_TI = torch.cat((grid_PI[0] - beyond.flip(0), grid_PI, grid_PI[-1] + beyond))
-    narrow = high - low - 2 * _MARGIN < _NARROW * (old_IT[:, -1 - order] - old_IT[:, order])
-    return torch.where(narrow.unsqueeze(1), old_IT, knots_TI.T)
+    wide = high - low - 2 * _MARGIN >= _NARROW * (old_IT[:, -1 - order] - old_IT[:, order])
+    usable = wide & knots_TI.isfinite().all(0)  # not, too, where an input is no number
+    return torch.where(usable.unsqueeze(1), knots_TI.T, old_IT)
 
 
 def _basis(layer: KANLinear, knots_IT: Tensor, points_PI: Tensor) -> Tensor:

@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ukan.nn.kan import KANLinear
+from ukan.nn.knots import some_rows
 
 _ROWS = 64
-"""Inputs, evenly over the batch, that the mean of |phi| is taken over."""
+"""Inputs, spread over the batch, that the mean of |phi| is taken over."""
 
 
 def coefficient_penalty(layer: KANLinear, l1: float, entropy: float) -> Tensor:
@@ -27,8 +28,7 @@ def coefficient_penalty(layer: KANLinear, l1: float, entropy: float) -> Tensor:
 
 def activation_penalty(layer: KANLinear, x: Tensor, l1: float, entropy: float) -> Tensor:
     """x (..., I) is what entered the layer; gradients reach it."""
-    rows = x.reshape(-1, layer.in_features)
-    rows = rows[:: max(1, len(rows) // _ROWS)][:_ROWS].float()
+    rows = some_rows(x, _ROWS).float()
     size_OI = checkpoint(_mean_size, layer, rows, use_reentrant=False)  # every edge's every value is a lot to keep
     return l1 * size_OI.sum() + entropy * _entropy(size_OI)
 

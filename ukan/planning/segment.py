@@ -191,7 +191,7 @@ _TRAINING: dict[str, tuple[Any, str]] = {
     "compile": ("auto", "KAN layers by the compiler where the training is long enough for it to pay"),
     "kan_update_every": (0, "knots stay, as published; inputs come normalised"),
     "kan_update_until": (0.5, "of no effect while knots stay"),
-    "kan_update_adaptive": (0.98, "of no effect while knots stay"),
+    "kan_update_adaptive": (0.5, "of no effect while knots stay"),
     "kan_penalty": ("coefficients", "of no effect without weights"),
     "kan_l1": (0.0, "as published for U-KAN: weight decay alone"),
     "kan_entropy": (0.0, "as published for U-KAN: weight decay alone"),

@@ -30,7 +30,7 @@ from ukan.data.preprocess import to_input
 from ukan.errors import DataError, Interrupted, UserError
 from ukan.losses import combined_loss
 from ukan.models import build_model, check_trainable
-from ukan.nn.kan import compile_layers, find_compiler
+from ukan.nn.kan import compile_layers, compiler_problem
 from ukan.paths import RUNS, PlanFolder, RunFolder, locked, write_text, written_whole
 from ukan.plan import Case, Plan, load_splits
 from ukan.runs import Run
@@ -44,6 +44,7 @@ from ukan.runtime import (
 )
 from ukan.segment.prepare import data_root
 from ukan.training.interrupt import Stop
+from ukan.training.kan import kan_layers
 from ukan.training.log import human_time
 from ukan.training.loop import Outcome, fit, train_step
 from ukan.training.optim import make_optimizer
@@ -170,7 +171,8 @@ def train_fold(
         title=f"fold {fold}",
     )
     if accelerator.is_main_process:
-        _record_fold(run, fold, outcome)
+        compiled = any(layer.compiled for layer in kan_layers(model).values())
+        _record_fold(run, fold, outcome, compiled)
     accelerator.free_memory()
     return outcome
 
@@ -280,23 +282,23 @@ def _model_and_optimizer(plan: Plan, samples: int, accelerator: Any) -> tuple[nn
     if accelerator.num_processes > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model) if accelerator.device.type == "cuda" else model
     model = model.to(accelerator.device).to(memory_format=_memory_format(plan)).train()
-    compile_layers(model, _compiles(plan, samples, accelerator))
+    compile_layers(model, _compiles(model, plan, samples, accelerator))
     return accelerator.prepare(model, make_optimizer(model, plan.train))
 
 
-def _compiles(plan: Plan, samples: int, accelerator: Any) -> bool:
-    """Whether KAN layers are compiled. Raises UserError where the plan insists and there is no compiler."""
+def _compiles(model: nn.Module, plan: Plan, samples: int, accelerator: Any) -> bool:
+    """Whether KAN layers are compiled. Raises UserError where the plan insists and it cannot be done."""
     steps = plan.train.epochs * steps_per_epoch(samples, plan.train.batch_size)
-    if plan.train.compile == "off" or (plan.train.compile == "auto" and steps < _COMPILED_STEPS):
+    layers = list(kan_layers(model).values())
+    if not layers or plan.train.compile == "off" or (plan.train.compile == "auto" and steps < _COMPILED_STEPS):
         return False
-    if find_compiler(accelerator.device.type):
-        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it misses a GPU where none is meant
-        return True
-    missing = f"no compiler for {accelerator.device.type} (g++, clang++, or Triton for a GPU)"
-    if plan.train.compile == "on":
-        raise UserError(f"train.compile=on: {missing}; install one, or set train.compile=off")
-    accelerator.print(f"{missing}: KAN layers run without, slower and with the same result to rounding")
-    return False
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it misses a GPU where none is meant
+    problem = compiler_problem(layers[0])
+    if problem and plan.train.compile == "on":
+        raise UserError(f"train.compile=on: it cannot be done on {accelerator.device} ({problem}); set train.compile=off")
+    if problem:
+        accelerator.print(f"KAN layers are not compiled ({problem}): slower, with the same result to rounding")
+    return not problem
 
 
 def _memory_format(plan: Plan) -> torch.memory_format:
@@ -424,13 +426,14 @@ def _record_session(run: Run, root: Path, accelerator: Any, workers: int | None)
     write_text(run.folder.environment, json.dumps(record, indent=1) + "\n")
 
 
-def _record_fold(run: Run, fold: int, outcome: Outcome) -> None:
+def _record_fold(run: Run, fold: int, outcome: Outcome, compiled: bool) -> None:
     record = run.environment()
     record.setdefault("folds", {})[str(fold)] = {
         "finished": outcome.finished,
         "step": outcome.step,
         "elapsed_s": round(outcome.elapsed_s, 1),
         "micro_batch": outcome.micro_batch,
+        "compiled": compiled,
     }
     write_text(run.folder.environment, json.dumps(record, indent=1) + "\n")
 

@@ -24,7 +24,10 @@ class EMA:
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         mine, theirs = self.network.state_dict(), model.state_dict()
-        average = [k for k, v in mine.items() if v.is_floating_point() and not k.endswith(".grid")]
+        # A tensor that several names share is one to be averaged.
+        own = {(v.data_ptr(), v.shape): k for k, v in mine.items() if v.is_floating_point() and not k.endswith(".grid")}
+        average = list(own.values())
         torch._foreach_lerp_([mine[k] for k in average], [theirs[k] for k in average], 1 - decay)
-        for name in mine.keys() - set(average):
-            mine[name].copy_(theirs[name])
+        for name, value in mine.items():
+            if not value.is_floating_point() or name.endswith(".grid"):
+                value.copy_(theirs[name])

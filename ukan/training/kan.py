@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ukan.nn.kan import KANLinear
-from ukan.nn.knots import apply_change, carry_moments, plan_change
+from ukan.nn.knots import apply_change, carry_moments, plan_change, some_rows
 from ukan.nn.penalty import activation_penalty, coefficient_penalty
 from ukan.plan import TrainPlan
 
@@ -61,13 +61,16 @@ def with_penalty(
 
 def knots_are_due(step: int, last_step: int, plan: TrainPlan) -> bool:
     """Whether knots follow the data after a step, counted from 1."""
-    return plan.kan_update_every > 0 and step % plan.kan_update_every == 0 and step <= plan.kan_update_until * last_step
+    return (
+        plan.kan_update_every > 0
+        and step % plan.kan_update_every == 0
+        and step <= plan.kan_update_until * last_step
+        and step < last_step
+    )
 
 
-def some_rows(x: Tensor) -> Tensor:
-    """Rows (R, I), evenly over all there are."""
-    rows = x.detach().reshape(-1, x.shape[-1])
-    return rows[:: max(1, len(rows) // _ROWS)]
+def sample(x: Tensor) -> Tensor:
+    return some_rows(x.detach(), _ROWS)
 
 
 def update_knots(
@@ -85,7 +88,7 @@ def update_knots(
     averages = kan_layers(average) if average else {}
     for name, layer in kan_layers(network).items():
         if name in inputs:
-            change = plan_change(layer, gather(torch.cat(inputs[name]).float()), plan.kan_update_adaptive)
+            change = plan_change(layer, gather(sample(torch.cat(inputs[name])).float()), plan.kan_update_adaptive)
             apply_change(layer, change)
             carry_moments(layer, change, optimizer)
             if name in averages:

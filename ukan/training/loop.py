@@ -18,7 +18,7 @@ from ukan.runtime import explain_out_of_memory, is_out_of_memory
 from ukan.training.checkpoint import load_resume, remove_resume, save_resume
 from ukan.training.ema import EMA
 from ukan.training.interrupt import Stop
-from ukan.training.kan import entering, knots_are_due, some_rows, update_knots, with_penalty
+from ukan.training.kan import entering, knots_are_due, sample, update_knots, with_penalty
 from ukan.training.log import Log, Progress
 from ukan.training.optim import set_learning_rates
 
@@ -81,7 +81,7 @@ def fit(
             # One optimiser step, in as many micro-batches as memory asks for.
             rates = set_learning_rates(optimizer, state.step, steps_per_epoch, plan)
             due = knots_are_due(state.step + 1, last_step, plan)
-            with entering(network, due, some_rows) as inputs:
+            with entering(network, due, sample) as inputs:
                 loss, state.micro_batch = train_step(
                     model, optimizer, batch, compute_loss, accelerator, plan.clip_norm, state.micro_batch
                 )
