@@ -446,7 +446,9 @@ def _maker(function: Callable[..., Any], spline: Spline, compiled: bool) -> Call
     if not compiled:
         return make
     make.__code__ = make.__code__.replace()  # the compiler counts, and limits, its versions of one piece of code
-    return torch.compile(make, dynamic=True)
+    # However long an expression is and however often it is read: computing it again is cheaper than a plane in memory.
+    options = {"realize_opcount_threshold": 1000, "realize_reads_threshold": 1000}
+    return torch.compile(make, dynamic=True, options=options)
 
 
 def bspline_basis(x_I: Tensor, knots_IT: Tensor, order: int) -> Tensor:
