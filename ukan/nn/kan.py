@@ -447,7 +447,7 @@ def _maker(function: Callable[..., Any], spline: Spline, compiled: bool) -> Call
         return make
     make.__code__ = make.__code__.replace()  # the compiler counts, and limits, its versions of one piece of code
     # However long an expression is and however often it is read: computing it again is cheaper than a plane in memory.
-    options = {"realize_opcount_threshold": 1000, "realize_reads_threshold": 1000}
+    options: dict[str, Any] = {"realize_opcount_threshold": 1000, "realize_reads_threshold": 1000}
     return torch.compile(make, dynamic=True, options=options)
 
 
