@@ -143,9 +143,11 @@ def compile_time() -> None:
     print("seconds of the first compiled U-KAN step")
     code = (
         "import time; began = time.perf_counter(); import torch; print(time.perf_counter() - began)\n"
-        "from ukan.models.ukan import UKAN; from ukan.nn.kan import compile_layers\n"
+        "from ukan.models.ukan import UKAN; from ukan.nn.kan import KANLinear, compile_layers, compiler_problem\n"
         "torch.manual_seed(0); model = UKAN(3, 1).train(); x = torch.randn(2, 3, 128, 128)\n"
-        "model(x).sum().backward(); compile_layers(model); began = time.perf_counter(); model(x).sum().backward()\n"
+        "model(x).sum().backward(); began = time.perf_counter()\n"
+        "assert not compiler_problem(next(m for m in model.modules() if isinstance(m, KANLinear)))\n"
+        "compile_layers(model); model(x).sum().backward()\n"
         "print(time.perf_counter() - began)"
     )
     with tempfile.TemporaryDirectory() as cache:

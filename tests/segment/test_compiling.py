@@ -48,6 +48,7 @@ def test_a_tool_chain_that_does_not_work_is_found_out(monkeypatch: pytest.Monkey
     def broken(*given: object) -> object:
         raise RuntimeError("\nno compiler here\nand much more")
 
+    broken.cache_clear = lambda: None  # type: ignore[attr-defined]
     monkeypatch.setattr(room, "_maker", broken)
     assert compiler_problem(KANLinear(2, 2)) == "no compiler here"
 

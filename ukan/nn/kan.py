@@ -38,6 +38,11 @@ _UNIT = {k: math.factorial(k) ** (-1 / k) for k in (1, 2, 3, 4, 5)}
 """Of the cardinal B-spline of an order, see `_even_basis`."""
 
 
+_OPTIONS: dict[str, Any] = {"realize_opcount_threshold": 1000, "realize_reads_threshold": 1000}
+"""Of the compiler: however long an expression is and however often it is read, computing it again beats a plane in
+memory."""
+
+
 class Spline(NamedTuple):
     """What the formulas need to know beside the knots."""
 
@@ -220,15 +225,19 @@ def compile_layers(model: nn.Module, on: bool = True) -> None:
 
 def compiler_problem(layer: KANLinear) -> str | None:
     """Why torch's compiler cannot serve a layer on its device, or None where it can; it is tried, and takes its seconds."""
-    small = copy.deepcopy(layer)
+    small, problem = copy.deepcopy(layer), None
     small.compiled = True
-    try:
-        with torch.enable_grad():
-            x = torch.zeros(3, layer.in_features, device=layer.grid.device, requires_grad=True)
-            torch.autograd.grad(small(x).sum(), x)
-    except Exception as error:  # whatever a tool chain can lack
-        return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return None
+    # To ask the compiler for every instruction set the processor has takes half of all the time; it rarely has to be.
+    for _OPTIONS["cpp.vec_isa_ok"] in (True, None):
+        _maker.cache_clear()
+        try:
+            with torch.enable_grad():
+                x = torch.zeros(3, layer.in_features, device=layer.grid.device, requires_grad=True)
+                torch.autograd.grad(small(x).sum(), x)
+            return None
+        except Exception as error:  # whatever a tool chain can lack
+            problem = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return problem
 
 
 class _KAN(torch.autograd.Function):
@@ -446,9 +455,7 @@ def _maker(function: Callable[..., Any], spline: Spline, compiled: bool) -> Call
     if not compiled:
         return make
     make.__code__ = make.__code__.replace()  # the compiler counts, and limits, its versions of one piece of code
-    # However long an expression is and however often it is read: computing it again is cheaper than a plane in memory.
-    options: dict[str, Any] = {"realize_opcount_threshold": 1000, "realize_reads_threshold": 1000}
-    return torch.compile(make, dynamic=True, options=options)
+    return torch.compile(make, dynamic=True, options=dict(_OPTIONS))
 
 
 def bspline_basis(x_I: Tensor, knots_IT: Tensor, order: int) -> Tensor:
