@@ -134,7 +134,7 @@ def large(array: np.ndarray) -> np.ndarray:
 
 
 def edit(path: Path | str, old: str, new: str) -> None:
-    text = Path(path).read_text()
+    text = Path(path).read_text(encoding="utf-8")
     assert old in text, f"{old!r} is not in {path}"
     put(path, text.replace(old, new, 1))
 

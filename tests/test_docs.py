@@ -155,9 +155,9 @@ def test_the_guide_s_commands_lead_to_masks_scores_and_a_report(worked) -> None:
     assert read_image(folder / "masks" / "new.png").shape[:2] == (50, 40)
     for run in ("polyps-ukan", "polyps-python"):
         assert (folder / "runs" / run / "report.html").stat().st_size > 100_000
-        summary = json.loads((folder / "runs" / run / "summary.json").read_text())
+        summary = json.loads((folder / "runs" / run / "summary.json").read_text(encoding="utf-8"))
         assert summary["cases"] == 6 and summary["groups"] == 3  # the groups are the patients
-    external = json.loads((folder / "runs/polyps-ukan/external/other-hospital/summary.json").read_text())
+    external = json.loads((folder / "runs/polyps-ukan/external/other-hospital/summary.json").read_text(encoding="utf-8"))
     assert external["cases"] == 3 and not external["left_out"]
 
 

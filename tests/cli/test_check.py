@@ -48,7 +48,7 @@ def test_check_writes_all_it_found_and_says_where(raw: Path) -> None:
     for told in ("12 cases", "every case is a group of its own", "everything above 0", "check.html", "ukan plan data"):
         assert told in out
     assert [case.case for case in load_index(place / "index.csv")] == load_thumbnails(place / "thumbnails.npz").names
-    fingerprint = json.loads((place / "fingerprint.json").read_text())
+    fingerprint = json.loads((place / "fingerprint.json").read_text(encoding="utf-8"))
     assert fingerprint["index_sha256"] == file_sha256(place / "index.csv")
 
 
@@ -66,7 +66,7 @@ def test_errors_end_with_4_and_skip_bad_leaves_them_out_and_records_it(raw: Path
     with Path("plans/data/problems.csv").open(newline="") as file:
         told = {row["where"]: row["do"] for row in csv.DictReader(file)}
     assert told.keys() == set(plan.data.left_out) and all("left out" in do for do in told.values())
-    folds = json.loads(Path("plans/data/ukan.splits.json").read_text())["folds"]
+    folds = json.loads(Path("plans/data/ukan.splits.json").read_text(encoding="utf-8"))["folds"]
     assert sorted(name for fold in folds for name in fold["val"]) == [f"c{i:03}" for i in range(2, 12)]
 
 
@@ -76,7 +76,7 @@ def test_groups_by_pattern_or_table_are_kept_together_and_recorded(raw: Path) ->
     out = ukan("plan", raw, "--groups", "groups.csv", "--preset", "smoke")
     assert "4 groups, by --groups groups.csv" in out
     assert Plan.load(Path("plans/data/ukan.yaml")).data.grouped_by == "--groups groups.csv"
-    for fold in json.loads(Path("plans/data/ukan.splits.json").read_text())["folds"]:
+    for fold in json.loads(Path("plans/data/ukan.splits.json").read_text(encoding="utf-8"))["folds"]:
         assert not {int(name[1:]) // 3 for name in fold["train"]} & {int(name[1:]) // 3 for name in fold["val"]}
     assert "no match in 12 of 12" in ukan("check", raw, "--group-regex", "(z)", code=2)
     Path("groups.csv").write_text("case,group\nc000,a\nx,b\n")

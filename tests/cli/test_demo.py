@@ -28,7 +28,7 @@ def test_a_tiny_demo_shows_every_command_and_ends_with_a_report(
 
     (run,) = (tmp_path / "here" / "runs").iterdir()
     assert (run / "report.html").is_file()
-    assert json.loads((run / "fingerprint.json").read_text())["groups"] <= 6
+    assert json.loads((run / "fingerprint.json").read_text(encoding="utf-8"))["groups"] <= 6
     assert len(list((tmp_path / "here" / "masks").rglob("scan 0*.png"))) > 0
 
 

@@ -52,7 +52,7 @@ def run_main(command: str, *, stdout: int | None = None, **environment: str) -> 
         [sys.executable, "-c", code],
         stdout=subprocess.PIPE if stdout is None else stdout,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         env=os.environ | environment,
     )
 

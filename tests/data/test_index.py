@@ -113,7 +113,7 @@ def test_everything_wrong_is_collected_in_one_pass(raw: Path, write_dataset: Wri
     usable = {case.case for case in index.cases}
     assert usable == {f"c00{i}" for i in range(6)} | {f"mc{i:03}" for i in (6, 7, 8, 9, 10, 11)}
     write_problems(Path("problems.csv"), index.problems)
-    assert len(Path("problems.csv").read_text().splitlines()) == 1 + 12
+    assert len(Path("problems.csv").read_text(encoding="utf-8").splitlines()) == 1 + 12
 
 
 def test_a_folder_of_which_nothing_is_usable_is_told_and_not_raised(raw: Path) -> None:

@@ -54,7 +54,7 @@ def test_eight_times_what_thop_counts_at_256(size: str) -> None:
     path = SHARED / "golden.json"
     if not path.is_file():
         pytest.skip(f"published counts not beside the checkout ({path})")
-    thop = json.loads(path.read_text())["ukan_seg"][size]["thop_macs_256"]
+    thop = json.loads(path.read_text(encoding="utf-8"))["ukan_seg"][size]["thop_macs_256"]
     assert rule(widths=WIDTHS[size]) == thop * 8 / 1e9
 
 

@@ -25,7 +25,7 @@ def golden(file: str) -> Any:
     path = SHARED / file
     if not path.is_file():
         pytest.skip(f"published answers not beside the checkout ({path})")
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def count(model: nn.Module) -> int:

@@ -254,15 +254,15 @@ def scored(made: Callable[[str], Path]) -> Scored:
 
 
 def change(path: Path, **changes: Any) -> None:
-    write_text(path, json.dumps(json.loads(path.read_text()) | changes))
+    write_text(path, json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes))
 
 
 def summary_of(place: ScoreFolder) -> dict[str, Any]:
-    return json.loads(place.summary.read_text())
+    return json.loads(place.summary.read_text(encoding="utf-8"))
 
 
 def rows_of(place: ScoreFolder) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(place.metrics.read_text())))
+    return list(csv.DictReader(io.StringIO(place.metrics.read_text(encoding="utf-8"))))
 
 
 class Page(HTMLParser):
@@ -354,7 +354,7 @@ def test_nothing_undefined_becomes_a_number(html: Html, kind: str) -> None:
 
 def test_names_of_cases_and_classes_are_text_and_nothing_else(run: MakeRun) -> None:
     folder = run()
-    folder.scores.metrics.write_text(folder.scores.metrics.read_text().replace(",benign,", f',"{NASTY}",'))
+    folder.scores.metrics.write_text(folder.scores.metrics.read_text(encoding="utf-8").replace(",benign,", f',"{NASTY}",'))
     subgroup = {"by": "class", "value": NASTY, "cases": 3, "groups": 3, "dice": 0.5, "interval95": None}
     change(folder.scores.summary, subgroups=[subgroup, subgroup])
     page = page_of(folder)
@@ -383,7 +383,9 @@ def test_scores_of_other_weights_are_refused_with_what_to_type(run: MakeRun) -> 
 
 def test_cases_that_are_not_those_of_the_summary_are_refused(run: MakeRun) -> None:
     folder = run()
-    folder.scores.metrics.write_text("".join(folder.scores.metrics.read_text().splitlines(keepends=True)[:-1]))
+    folder.scores.metrics.write_text(
+        "".join(folder.scores.metrics.read_text(encoding="utf-8").splitlines(keepends=True)[:-1])
+    )
     with pytest.raises(DataError, match="ukan evaluate"):
         write_report(folder.root)
 
@@ -709,7 +711,7 @@ def test_training_samples_are_of_the_first_fold_in_pairs(scored: Scored, html: H
     folder = scored("binary")
     page = Page(html("binary"), "samples")
     alts = [str(attributes["alt"]) for attributes in page.images]
-    names = [case for case in json.loads(folder.splits.read_text())["folds"][0]["train"]]
+    names = [case for case in json.loads(folder.splits.read_text(encoding="utf-8"))["folds"][0]["train"]]
     assert sorted(alts) == sorted(f"{name}: {what}" for name in names for what in ("prepared", "as trained on"))
     name = names[1]
     assert shows(page.pixels(f"{name}: prepared"), pictures.TRUTH) and shows(

@@ -74,7 +74,7 @@ def scores(variant: str) -> list[dict[str, str]]:
 
 def sessions(variant: str) -> int:
     path = Path(f"runs/d-made-{variant}/environment.json")
-    return len(json.loads(path.read_text())["sessions"]) if path.exists() else 0
+    return len(json.loads(path.read_text(encoding="utf-8"))["sessions"]) if path.exists() else 0
 
 
 def test_one_command_plans_trains_scores_and_compares(finished: Ablation) -> None:
@@ -86,7 +86,7 @@ def test_one_command_plans_trains_scores_and_compares(finished: Ablation) -> Non
     assert mlp.difference == pytest.approx((dice["mlp"] - dice["kan"]).mean()) and kan.difference is None
     groups = [row["group"] for row in scores("kan")]
     assert mlp.difference_interval95 == cluster_bootstrap(dice["mlp"] - dice["kan"], groups)
-    summary = json.loads(Path("runs/d-made-mlp/summary.json").read_text())
+    summary = json.loads(Path("runs/d-made-mlp/summary.json").read_text(encoding="utf-8"))
     assert mlp.dice_interval95 == pytest.approx(summary["scores"]["dice"]["interval95"], abs=1e-5)
     assert mlp.iou_pooled == pytest.approx(summary["as_published"]["mean"]["iou_pooled"])
     assert (kan.cases, kan.scored, kan.groups) == (summary["cases"], summary["scored"], summary["groups"])
@@ -103,10 +103,10 @@ def test_the_same_command_again_does_nothing_twice(finished: Ablation) -> None:
     files = [path for name in ("kan", "mlp") for path in Path(f"runs/d-made-{name}").rglob("*") if path.is_file()]
     before = {path: path.stat().st_mtime_ns for path in files}
     table = Path("runs/d-made/table.csv")
-    content = table.read_text()
+    content = table.read_text(encoding="utf-8")
     table.unlink()
     assert run().lines == finished.lines
-    assert {path: path.stat().st_mtime_ns for path in files} == before and table.read_text() == content
+    assert {path: path.stat().st_mtime_ns for path in files} == before and table.read_text(encoding="utf-8") == content
 
 
 def test_stopped_at_any_point_it_goes_on_and_ends_with_the_weights_of_single_trainings(
@@ -136,7 +136,9 @@ def test_a_fold_more_is_scored_and_compared_with_the_others(finished: Ablation) 
     for variant in ("kan", "mlp"):
         shutil.rmtree(f"runs/d-made-{variant}/fold_1")
     made = run(folds=[0])
-    assert json.loads(Path("runs/d-made-kan/summary.json").read_text())["folds"] == [0], "other networks: scored anew"
+    assert json.loads(Path("runs/d-made-kan/summary.json").read_text(encoding="utf-8"))["folds"] == [0], (
+        "other networks: scored anew"
+    )
     assert made.lines[0].scored == 5 and finished.lines[0].scored == 10
     again = run()
     assert sessions("kan") == 2 and [line._replace(seconds_per_step=None) for line in again.lines] == [
@@ -186,7 +188,7 @@ def test_variants_scored_on_other_cases_are_refused_before_anything_is_trained(f
 
 def test_scores_of_other_cases_are_not_compared(finished: Ablation) -> None:
     path = Path("runs/d-made-mlp/metrics_per_case.csv")
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:-1]))
     with pytest.raises(DataError, match=r"do not hold the same cases.*`ukan evaluate runs/d-made-mlp`"):
         run()
 
@@ -213,13 +215,13 @@ def test_the_command_prints_the_table_with_its_rules_and_writes_it_and_the_page(
     assert "0.6526" in out and "14.02" in out and "A made set." in out
     with Path("runs/d-made/table.csv").open() as file:
         rows = list(csv.DictReader(file))
-    page = Path("runs/d-made/table.html").read_text()
+    page = Path("runs/d-made/table.html").read_text(encoding="utf-8")
     assert [row["variant"] for row in rows] == ["kan", "mlp"] and rows[1]["paper_iou"] == ""
     for row in rows:
         assert f"{float(row['dice']):.4f}" in out and f"{float(row['dice']):.4f}" in page
         assert f"{int(row['parameters']):,}" in page and row["variant"] in page
     assert "<script" not in page and "http:" not in page and "https:" not in page
-    said = set(re.findall(r"`([^`\n]+)`", (Path(__file__).parents[2] / "docs/verbs/ablate.md").read_text()))
+    said = set(re.findall(r"`([^`\n]+)`", (Path(__file__).parents[2] / "docs/verbs/ablate.md").read_text(encoding="utf-8")))
     assert set(rows[0]) <= said, "the verb's page explains every column"
 
 

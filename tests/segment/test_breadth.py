@@ -50,7 +50,7 @@ def table(path: str) -> list[dict[str, str]]:
 
 
 def summary_of(run: str) -> dict:
-    return json.loads((Path("runs") / run / "summary.json").read_text())
+    return json.loads((Path("runs") / run / "summary.json").read_text(encoding="utf-8"))
 
 
 def thread(folder: str = "data", *plan: object) -> str:
@@ -132,11 +132,11 @@ def write_parts(root: Path, seed: int, counts: dict[str, int]) -> None:
 def test_an_official_test_part_stays_outside_the_folds_and_is_scored_once_when_asked() -> None:
     write_parts(Path("data"), 0, {"train": 8, "test": 4})
     thread()
-    splits = json.loads(Path("runs/data-ukan/splits.json").read_text())["folds"]
+    splits = json.loads(Path("runs/data-ukan/splits.json").read_text(encoding="utf-8"))["folds"]
     assert not any(name.startswith("test") for fold in splits for names in fold.values() for name in names)
     out = ukan("evaluate", "runs/data-ukan", "--test")
     assert "the official test part: 4 scores of 4 cases" in out
-    summary = json.loads(Path("runs/data-ukan/test/summary.json").read_text())
+    summary = json.loads(Path("runs/data-ukan/test/summary.json").read_text(encoding="utf-8"))
     assert summary["scored"] == 4 and len(list(Path("runs/data-ukan/test/predictions/all").glob("*.png"))) == 4
     assert summary_of("data-ukan")["scored"] == 8, "the held-out scores stand beside it"
     ukan("plan", "data", *SET, "--name", "pooled", "--set", "split.official_test=pool")
@@ -156,7 +156,7 @@ def test_another_dataset_is_scored_without_the_cases_that_were_in_training(write
     Path("other/masks/again_c007.png").write_bytes(Path("data/masks/c007.png").read_bytes())
     out = ukan("evaluate", "runs/data-ukan", "--on", "other")
     assert "6 scores of 6 cases" in out and "left out: 3" in out
-    summary = json.loads(Path("runs/data-ukan/external/other/summary.json").read_text())
+    summary = json.loads(Path("runs/data-ukan/external/other/summary.json").read_text(encoding="utf-8"))
     assert summary["left_out"] == ["again_c001", "again_c004", "again_c007"]
     rows = table("runs/data-ukan/external/other/metrics_per_case.csv")
     assert {row["twin_in_training"] for row in rows} == {"0"}, "equal names of two datasets are no twins"

@@ -149,7 +149,7 @@ def test_an_image_without_an_object_is_counted_and_not_scored(run: RunFolder, wr
 
 def test_every_held_out_case_is_seen_once_by_the_fold_that_never_saw_it(run: RunFolder) -> None:
     about, place, failed = explain(run.root, device="cpu", cases=3)
-    splits = json.loads(run.splits.read_text())["folds"]
+    splits = json.loads(run.splits.read_text(encoding="utf-8"))["folds"]
     assert about["what"] == "held-out cases" and about["held_out"] and not failed and about["images"] == 8
     rows = rows_of(run)
     for stage in STAGES:
@@ -326,17 +326,17 @@ def test_the_command_says_what_it_found_and_exits_with_3_where_images_fail(run: 
 
 def test_the_report_shows_what_is_of_its_weights_and_names_what_is_not(run: RunFolder) -> None:
     evaluate(run.root, device="cpu")
-    page = write_report(run.root).read_text()
+    page = write_report(run.root).read_text(encoding="utf-8")
     assert "Inside the network" not in page
     about, place, _ = explain(run.root, device="cpu", cases=2)
-    page = write_report(run.root).read_text()
+    page = write_report(run.root).read_text(encoding="utf-8")
     section = page[page.index('<section id="inside"') :].partition("</section>")[0]
     assert section.count('<img src="data:image/') == 4 and "<script" not in page  # two cases, inputs, functions
     assert f"{about['stages']['block1']['iou']['mean']:.3f}" in section and "Otsu" in section
     assert all(f"activation maps of {case}" in section for case in about["drawn"])
-    record = json.loads(place.record.read_text())
+    record = json.loads(place.record.read_text(encoding="utf-8"))
     write_text(place.record, json.dumps(record | {"weights_sha256": {"0": "other"}}))
-    page = write_report(run.root).read_text()
+    page = write_report(run.root).read_text(encoding="utf-8")
     section = page[page.index('<section id="inside"') :].partition("</section>")[0]
     assert (
         "not of the networks that are in the run now; run `ukan explain" in section.replace("&#39;", "'")
@@ -344,4 +344,4 @@ def test_the_report_shows_what_is_of_its_weights_and_names_what_is_not(run: RunF
     )
     place.functions.unlink()
     write_text(place.record, json.dumps(record))
-    assert "functions.png" in write_report(run.root).read_text()
+    assert "functions.png" in write_report(run.root).read_text(encoding="utf-8")

@@ -57,7 +57,7 @@ def truth(index: Index, name: str) -> np.ndarray:
 
 def assert_obeys_nnunet(folder: Path) -> dict:
     """The rules of nnU-Net's documentation/dataset_format.md and of its verify_dataset_integrity."""
-    content = json.loads((folder / "dataset.json").read_text())
+    content = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     assert re.fullmatch(r"Dataset\d{3}_.+", folder.name)
     ending, labels, channels = content["file_ending"], content["labels"], content["channel_names"]
     assert labels["background"] == 0 and sorted(labels.values()) == list(range(len(labels)))
@@ -209,8 +209,8 @@ def test_a_plan_gives_its_cases_classes_and_folds(pictures: Path, tmp_path: Path
     done = export_nnunet(pictures, tmp_path / "raw", plan=path)
     assert (done.train, done.test, done.splits) == (3, 2, True)
     assert_obeys_nnunet(done.folder)
-    folds = json.loads((done.folder / "splits_final.json").read_text())
-    assert folds == json.loads(path.with_suffix(".splits.json").read_text())["folds"] and len(folds) == 2
+    folds = json.loads((done.folder / "splits_final.json").read_text(encoding="utf-8"))
+    assert folds == json.loads(path.with_suffix(".splits.json").read_text(encoding="utf-8"))["folds"] and len(folds) == 2
     assert all(set(fold["train"]) | set(fold["val"]) == {"a (1)", "b", "c"} for fold in folds)
 
 

@@ -94,7 +94,7 @@ def test_an_imported_network_answers_as_the_published_one(file: str, wrapped: bo
     path = SHARED / "golden" / f"ukan_{file}.json"
     if not path.is_file():
         pytest.skip(f"published answers not beside the checkout ({path})")
-    truth = json.loads(path.read_text())
+    truth = json.loads(path.read_text(encoding="utf-8"))
     weights = published(truth)
     if wrapped:
         weights = {"epoch": 3, "state_dict": {f"module.{name}": tensor for name, tensor in weights.items()}}  # type: ignore
@@ -222,7 +222,7 @@ def test_without_its_dataset_a_run_predicts_is_scored_on_others_and_says_what_it
     assert "imported without the dataset" in ukan("evaluate", RUN, "--data", "other", code=2)
     out = ukan("evaluate", RUN, "--on", "other")
     assert "4 scores of 4 cases" in out and "trained on is not known" in out and "ukan report" not in out
-    assert json.loads((RUN / "external/other/summary.json").read_text())["training_known"] is False
+    assert json.loads((RUN / "external/other/summary.json").read_text(encoding="utf-8"))["training_known"] is False
     ukan("train", RUN / "plan.yaml", code=4)
 
 
@@ -238,11 +238,11 @@ def test_with_its_dataset_the_published_split_is_rebuilt_and_only_what_it_holds_
     assert not Path("plans").exists()
     out = ukan("evaluate", RUN)
     assert "3 scores of 3 cases" in out and "epoch was chosen" in out and "iou_pooled" in out
-    summary = json.loads((RUN / "summary.json").read_text())
+    summary = json.loads((RUN / "summary.json").read_text(encoding="utf-8"))
     assert summary["training_known"] and summary["protocol"] == "paper" and summary["folds"] == [0]
     assert {path.stem for path in (RUN / "predictions/fold_0").iterdir()} == set(val)
     ukan("report", RUN)
-    page = (RUN / "report.html").read_text()
+    page = (RUN / "report.html").read_text(encoding="utf-8")
     assert "imported from" in page and "epoch that is best" in page and "how it was trained is not known" not in page
     assert "every case was in training" in ukan("evaluate", RUN, "--on", "data", code=4)
 

@@ -28,7 +28,7 @@ def start(*words: str) -> subprocess.Popen[str]:
 
 def rows_logged(log: Path) -> int:
     try:
-        return max(0, len(log.read_text().splitlines()) - 1)
+        return max(0, len(log.read_text(encoding="utf-8").splitlines()) - 1)
     except FileNotFoundError:
         return 0
 
@@ -77,13 +77,14 @@ def test_a_run_killed_at_several_moments_ends_with_the_same_weights_to_the_bit(p
     assert not Path("runs/killed/fold_0/resume.pt").exists()
 
     logs = [
-        list(csv.DictReader(io.StringIO(Path(f"runs/{name}/fold_0/log.csv").read_text()))) for name in ("steady", "killed")
+        list(csv.DictReader(io.StringIO(Path(f"runs/{name}/fold_0/log.csv").read_text(encoding="utf-8"))))
+        for name in ("steady", "killed")
     ]
     for rows in logs:
         for row in rows:
             del row["elapsed_s"]
     assert logs[0] == logs[1], "the log has every epoch once"
-    assert len(json.loads(Path("runs/killed/environment.json").read_text())["sessions"]) == 4
+    assert len(json.loads(Path("runs/killed/environment.json").read_text(encoding="utf-8"))["sessions"]) == 4
     assert not list(Path("runs/killed").rglob(".writing-*")), "nothing half-written is left"
 
 
@@ -95,5 +96,5 @@ def test_two_processes_train_one_run(plan: Path) -> None:
     done = subprocess.run([*launcher, *words], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     run = Path("runs/data-ukan")
-    assert json.loads((run / "environment.json").read_text())["sessions"][0]["processes"] == 2
+    assert json.loads((run / "environment.json").read_text(encoding="utf-8"))["sessions"][0]["processes"] == 2
     assert rows_logged(run / "fold_0/log.csv") == 60 and (run / "fold_0/model.safetensors").exists()

@@ -43,12 +43,12 @@ def test_from_a_raw_folder_to_a_report(write_dataset) -> None:
 
     run = Path("runs/data-ukan")
     rows = list(csv.DictReader((run / "metrics_per_case.csv").open()))
-    splits = json.loads((run / "splits.json").read_text())["folds"]
+    splits = json.loads((run / "splits.json").read_text(encoding="utf-8"))["folds"]
     assert sorted(row["case"] for row in rows) == sorted(name for fold in splits for name in fold["val"])
     for row in rows:
         fold = splits[int(row["part"].removeprefix("fold_"))]
         assert row["case"] in fold["val"], "each case is scored by the fold that did not see it"
-    summary = json.loads((run / "summary.json").read_text())
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     assert summary["scores"]["dice"]["mean"] == pytest.approx(np.mean([float(row["dice"]) for row in rows]), abs=1e-5)
     for name in ("plan.yaml", "environment.json", "index.csv", "report.html", "fold_0/log.csv", "fold_1/progress.png"):
         assert (run / name).exists(), name
@@ -90,7 +90,7 @@ def test_empty_cases_are_dropped_or_kept_by_a_plan_field_and_scored() -> None:
     for name, count in (("dropped", 11), ("kept", 12)):
         ukan("train", f"plans/p/{name}.yaml")
         assert f"{count} scores of {count} cases" in ukan("evaluate", f"runs/p-{name}")
-    summary = json.loads(Path("runs/p-kept/summary.json").read_text())
+    summary = json.loads(Path("runs/p-kept/summary.json").read_text(encoding="utf-8"))
     assert summary["empty_truth"] == 1 and summary["scores"]["hd95"]["undefined"] >= 1
     assert summary["scores"]["hd95_penalised"]["undefined"] == 0
 
@@ -141,7 +141,7 @@ def test_the_published_metric_stands_apart_under_the_published_split(write_datas
     ukan("train", "plans/data/paper.yaml")
     out = ukan("evaluate", "runs/data-paper")
     assert "protocol paper" in out and "iou_pooled" in out and "the paper reports: iou 63.38" in out
-    summary = json.loads(Path("runs/data-paper/summary.json").read_text())
+    summary = json.loads(Path("runs/data-paper/summary.json").read_text(encoding="utf-8"))
     assert "iou_pooled" not in summary["scores"] and summary["scored"] == 2
 
 

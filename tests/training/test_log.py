@@ -13,7 +13,7 @@ def write(path: Path, rows: int = 3) -> str:
     log.drawn_at = float("inf")  # nothing to draw
     for epoch in range(1, rows + 1):
         log.add({"epoch": epoch, "step": 10 * epoch, "loss": "0.500000", "lr": "1.000e-03", "elapsed_s": "12.5"})
-    return path.read_text()
+    return path.read_text(encoding="utf-8")
 
 
 def test_rows_come_back_as_written(tmp_path: Path) -> None:
