@@ -16,8 +16,10 @@ FLOORS = (
     ("errors", "plan", "paths", "runtime", "imaging", "doctor"),
     ("nn",),
     ("models", "data", "planning", "losses", "metrics"),
-    ("training", "runs", "inference"),
-    ("segment", "report"),
+    ("training", "runs", "inference", "sampling"),
+    ("stage",),
+    ("segment", "diffuse", "report"),
+    ("tasks",),
     ("ukan_cli",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -5,6 +5,7 @@
 
 import csv
 import gzip
+import io
 import os
 import re
 import shlex
@@ -47,6 +48,12 @@ IMAGE, MASK = Path("data/images/c03.png"), Path("data/masks/c03.png")
 JPG, TIF, GIF = (IMAGE.with_suffix(suffix) for suffix in (".jpg", ".tif", ".gif"))
 PLAN, RUN = Path("plans/data/ukan.yaml"), Path("runs/data-ukan")
 SMALL = "--set data.input_size=[32,32] --set split.folds=2 --set model.widths=[8,8,8] --set train.epochs=1"
+DRAWN = Path("runs/data-drawn")
+BY_RUN = "--features run:runs/data-ukan"
+SMALL_DRAWN = (
+    "--task diffuse --set data.input_size=[16,16] --set split.folds=2 --set model.channels=4 --set model.multipliers=[1,1] "
+    "--set model.blocks=1 --set train.epochs=1 --set train.batch_size=4 --set diffuse.steps=2 --set diffuse.preview=0"
+)
 AS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0  # who may read everything
 
 
@@ -251,6 +258,20 @@ def labels(folder: str, values: Sequence[int]) -> None:
 def other_weights() -> None:
     """The network of one fold stands for both."""
     shutil.copy(RUN / "fold_0/model.safetensors", RUN / "fold_1/model.safetensors")
+
+
+def other_network() -> bytes:
+    """Weights of a network of one number, as torch saves them."""
+    import torch
+
+    content = io.BytesIO()
+    torch.save({"bias": 1}, content, _use_new_zipfile_serialization=False)  # the same bytes by every version
+    return content.getvalue()
+
+
+def offline() -> None:
+    """No network, known at once: its way leads to a port of this machine where nobody listens."""
+    os.environ |= {"TORCH_HOME": "torch", "https_proxy": "http://127.0.0.1:9", "no_proxy": "", "NO_PROXY": ""}
 
 
 def nothing() -> None:
@@ -514,7 +535,7 @@ TABLE: dict[str, list[Row]] = {
         Row("a plan that is no YAML", lambda: edit(PLAN, "data:", "data: ["),
             "train plans/data/ukan.yaml", 2, "not readable as YAML"),
         Row("an empty plan", lambda: put(PLAN), "train plans/data/ukan.yaml", 2, "not a plan"),
-        Row("a plan of a future version", lambda: edit(PLAN, "version: 3", "version: 9"),
+        Row("a plan of a future version", lambda: edit(PLAN, "version: 4", "version: 9"),
             "train plans/data/ukan.yaml", 2, "install a newer ukan"),
         Row("a plan with a field mistyped by hand", lambda: edit(PLAN, "  epochs:", "  epoch:"),
             "train plans/data/ukan.yaml", 2, "train.epoch"),
@@ -533,7 +554,7 @@ TABLE: dict[str, list[Row]] = {
         Row("the dataset moved away", lambda: move("data", "data2"), "train plans/data/new.yaml", 4, "--data"),
         Row("another dataset given with --data", lambda: dataset("odd"),
             "train plans/data/new.yaml --data odd", 4, "ukan plan"),
-        Row("a plan of the version before", lambda: edit(PLAN, "version: 3", "version: 2"),
+        Row("a plan of the version before", lambda: edit(PLAN, "version: 4", "version: 3"),
             "train plans/data/ukan.yaml", 0, "finished folds: 0, 1 of 2"),
         Row("what resuming needs, damaged",
             lambda: (move(RUN / "fold_1/model.safetensors", "gone"), put(RUN / "fold_1/resume.pt", "PK")),
@@ -618,6 +639,98 @@ TABLE: dict[str, list[Row]] = {
         Row("a picture of 1 x 1 pixel", lambda: alter(Path("photos/a.png"), lambda a: a[:1, :1]),
             "predict runs/data-ukan photos out", 0, "2 written"),
     ],
+    "Diffusion": [
+        Row("one image to learn from", lambda: dataset("odd", 1), "plan odd --task diffuse", 4, "add cases"),
+        Row("a task mistyped", nothing, "plan data --task difuse", 2, "--task"),
+        Row("another task than the recipe's", nothing,
+            "plan data --task segment --recipe paper/diffusion-busi", 2, "leave one of them out"),
+        Row("a field of segmentation in a plan of diffusion", nothing,
+            "plan data --task diffuse --set train.dice_weight=1", 2, "train.dice_weight"),
+        Row("classes to draw for, where the folder tells none", nothing,
+            "plan data --task diffuse --set diffuse.condition=class", 2, "sub-folders"),
+        Row("masks to draw for, where there are none", nothing,
+            "plan photos --layout images --task diffuse --set diffuse.condition=mask", 2, "no masks"),
+        Row("nothing held out of a segmentation", nothing, "plan data --set split.kind=all", 2, "for task diffuse only"),
+        Row("an input size that the network cannot halve so often", nothing,
+            "plan data --task diffuse --set data.input_size=[48,48]", 2, "multiple"),
+        Row("a level of attention that there is not", nothing,
+            "plan data --task diffuse --set model.attention=[7]", 2, "attention"),
+        Row("a set of recipes of diffusion",
+            lambda: put("middles.yaml", "recipe: paper/diffusion-busi\nvariants:\n  mlp: {model: {middle: mlp}}\n"),
+            "ablate data middles.yaml", 2, "ukan fid"),
+        Row("a scheduler that does not exist, to be planned", nothing,
+            "plan data --task diffuse --set diffuse.scheduler=DDIN", 2, "Did you mean 'ddim'?"),
+        Row("an option that a scheduler does not have", nothing,
+            "plan data --task diffuse --set 'diffuse.scheduler_options={eta: 1}'", 2, "eta"),
+        Row("more steps than timesteps", nothing,
+            "plan data --task diffuse --set diffuse.steps=2000", 2, "diffuse.timesteps=1000"),
+        Row("a scheduler that does not exist, in a plan",
+            lambda: edit("plans/data/drawn.yaml", "scheduler: DDIM", "scheduler: DDIN"),
+            "train plans/data/drawn.yaml --run runs/other", 2, "Did you mean 'ddim'?"),
+        Row("a scheduler that does not exist", nothing,
+            "sample runs/data-drawn out --scheduler dpm-solver", 2, "Did you mean 'dpm-solver++'?"),
+        Row("more steps than the network knows", nothing, "sample runs/data-drawn out --steps 2000", 2, "1000 timesteps"),
+        Row("no steps", nothing, "sample runs/data-drawn out --steps 0", 2, "at least 1"),
+        Row("no images", nothing, "sample runs/data-drawn out -n 0", 2, "at least one"),
+        Row("a class of a run that knows none", nothing, "sample runs/data-drawn out --class benign", 2, "leave it out"),
+        Row("masks for a run that was not trained with any", nothing,
+            "sample runs/data-drawn out --masks data/masks", 2, "leave it out"),
+        Row("guidance without anything to follow", nothing, "sample runs/data-drawn out --guidance 3", 2, "leave it out"),
+        Row("a folder of masks that is not there", nothing, "sample runs/data-masked out --masks msks", 4, "no such folder"),
+        Row("an empty folder of masks", lambda: Path("empty").mkdir(),
+            "sample runs/data-masked out --masks empty", 4, "no masks"),
+        Row("the images in place of the masks", nothing,
+            "sample runs/data-masked out --masks data/images", 4, "do not match"),
+        Row("a damaged mask among good ones", lambda: cut(MASK, 0.5),
+            "sample runs/data-masked out --masks data/masks", 4, "c03.png"),
+        Row("a folder that holds something else", nothing, "sample runs/data-drawn data", 2, "give another folder"),
+        Row("a folder with images drawn otherwise", nothing,
+            "sample runs/data-drawn drawn --steps 3", 2, "steps: 2 -> 3"),
+        Row("the same, in the same way", nothing, "sample runs/data-drawn drawn -n 5", 0, "1 images written"),
+        Row("what says how images were drawn, damaged", lambda: cut("drawn/sample.json", 0.5),
+            "sample runs/data-drawn drawn", 4, "drawn/sample.json"),
+        Row("sampled before trained", (DRAWN / "fold_0/model.safetensors").unlink,
+            "sample runs/data-drawn out", 2, "ukan train"),
+        Row("a fold that was not trained", nothing, "sample runs/data-drawn out --fold 1", 2, "ukan train"),
+        Row("drawn weights that end in their middle", lambda: cut(DRAWN / "fold_0/model.safetensors", 0.5),
+            "sample runs/data-drawn out", 4, "fold_0"),
+        Row("images from a run of segmentation", nothing, "sample runs/data-ukan out", 2, "a run of the task segment"),
+        Row("masks by a run of diffusion", nothing, "predict runs/data-drawn photos out", 2, "a run of the task diffuse"),
+        Row("a look inside a run of diffusion", nothing, "explain runs/data-drawn", 2, "a run of the task diffuse"),
+        Row("a test part of a run of diffusion", nothing, "evaluate runs/data-drawn --test", 2, "of segmentation"),
+        Row("a dataset that moved, of a run that draws for its masks", lambda: move("data", "data2"),
+            "sample runs/data-masked out", 4, "--data"),
+        Row("one image to compare with", lambda: save("one/a.png", load(IMAGE)),
+            f"fid data/images one {BY_RUN}", 4, "at least 4"),
+        Row("images of different sizes", nothing, f"fid data/images drawn {BY_RUN}", 4, "--size"),
+        Row("a damaged image among those compared", lambda: cut(IMAGE, 0.5),
+            f"fid data/images data/masks {BY_RUN}", 4, "c03.png"),
+        Row("one folder for both sides", nothing, f"fid drawn drawn {BY_RUN}", 2, "both sides"),
+        Row("images that another run drew", nothing,
+            f"fid runs/data-masked drawn {BY_RUN}", 2, "give the run that drew them"),
+        Row("features of a run of diffusion", nothing,
+            "fid data/images data/masks --features run:runs/data-drawn", 2, "a run of the task diffuse"),
+        Row("features mistyped", nothing, "fid data/images data/masks --features incption", 2, "inception"),
+        Row("Inception's weights neither here nor to be fetched", offline,
+            "fid data/images data/masks", 2, "--weights FILE"),
+        Row("Inception's weights cut off", lambda: put("weights-inception-2015-12-05-6726825d.pth", b"PK\3\4"),
+            "fid data/images data/masks --weights weights-inception-2015-12-05-6726825d.pth", 4, "fetch it again"),
+        Row("weights of another network for Inception's", lambda: put("weights-63335802.pth", other_network()),
+            "fid data/images data/masks --weights weights-63335802.pth", 4, "Inception-v3"),
+        Row("a file for Inception's weights that holds none", lambda: put("weights-c814b209.pth", b"no weights"),
+            "fid data/images data/masks --weights weights-c814b209.pth", 4, "fetch it again"),
+        Row("Inception's weights without a hash in their name", lambda: put("inception.pth", b"PK\3\4"),
+            "fid data/images data/masks --weights inception.pth", 2, "keep the name"),
+        Row("images to learn from, drawn by a run that is none", nothing,
+            "plan data --set data.synthetic=runs/none", 2, "not a run folder"),
+        Row("images to learn from, drawn by a run of segmentation", nothing,
+            "plan data --set data.synthetic=runs/data-ukan", 2, "a run of the task segment"),
+        Row("images to learn from, drawn without masks", nothing,
+            "plan data --set data.synthetic=runs/data-drawn", 2, "drawn without masks"),
+        Row("images to learn from, drawn by a network that saw what will be scored",
+            lambda: answer(f"plan data {SMALL} --name helped --set data.synthetic=runs/data-masked"),
+            "train plans/data/helped.yaml --fold 1", 2, "ukan train PLAN --fold"),
+    ],
     "The command line": [
         Row("an unknown command", nothing, "trian plans/data/ukan.yaml", 2, "trian"),
         Row("an unknown option", nothing, "train plans/data/ukan.yaml --epochs 5", 2, "--epochs"),
@@ -692,6 +805,7 @@ def plain(line: str) -> str:
     """Without what differs between machines, and without the spaces that align a table."""
     here = str(Path.cwd())
     line = line.replace(here, "~").replace(str(Path(here).resolve()), "~")
+    line = re.sub(r"\[Errno \d+\] ", "", line)
     return re.sub(r"\d+\.\d GiB (is |are )?free", "... GiB free", " ".join(line.split()))
 
 
@@ -714,7 +828,12 @@ def build(base: Path) -> None:
     for name, seed in (("a", 90), ("b", 91)):
         save(f"photos/{name}.png", pixels(seed)[0])
     new = "--set data.input_size=[64,64] --name new"
-    for command in (f"plan data {SMALL} {new}", f"plan data {SMALL}", f"train {PLAN}", f"evaluate {RUN}"):
+    drawn, masked = "--name drawn", "--name masked --set diffuse.condition=mask"
+    for command in (
+        *(f"plan data {SMALL} {new}", f"plan data {SMALL}", f"train {PLAN}", f"evaluate {RUN}"),
+        *(f"plan data {SMALL_DRAWN} {drawn}", "train plans/data/drawn.yaml", f"sample {DRAWN} drawn -n 4"),
+        *(f"plan data {SMALL_DRAWN} {masked}", "train plans/data/masked.yaml"),
+    ):
         done = answer(command)
         assert done.code == 0, (command, done)
     os.chdir(base)
@@ -728,9 +847,14 @@ def play(row: Row, base: Path) -> tuple[Answer, set[str]]:
     shutil.rmtree(here, ignore_errors=True)
     shutil.copytree(base / "sound", here)
     os.chdir(here)
-    row.make()
-    before = files(here)
-    return answer(row.command, row.says), files(here) - before
+    kept = dict(os.environ)
+    try:
+        row.make()
+        before = files(here)
+        return answer(row.command, row.says), files(here) - before
+    finally:
+        os.environ.clear()
+        os.environ.update(kept)
 
 
 def files(folder: Path) -> set[str]:
@@ -759,7 +883,9 @@ INTRODUCTION = """# What bad and odd inputs are answered with
 Each row is made and run by `tests/test_bad_inputs.py`; `python tests/test_bad_inputs.py --write` writes this page. At the
 start of a row all is well: `data/` is a dataset of 12 small grey pictures (`images/c00.png`, `masks/c00.png`, ...),
 `plans/data/ukan.yaml` and `plans/data/new.yaml` are plans, `runs/data-ukan` is a run of the first, trained and evaluated,
-and `photos/` holds two new pictures. Then one thing is put wrong, or is merely unusual.
+and `photos/` holds two new pictures; `runs/data-drawn` and `runs/data-masked` are runs of diffusion, from noise alone and
+for masks, with fold 0 of 2 trained, and `drawn/` holds four images by the first. Then one thing is put wrong, or is merely
+unusual.
 
 The answer is the line that a person gets. `ukan check` collects everything in one table: there it is a row of this table,
 with level, kind, place, what is wrong, and what to do. The exit code is 0 where all is well, 2 for something asked for that

@@ -17,11 +17,12 @@ import torch
 import typer
 import ukan_cli.main
 
-from ukan.data.phantoms import make_ultrasound
+from ukan.data.phantoms import make_histology, make_ultrasound
 from ukan.imaging import read_image, write_image
+from ukan.plan import DiffusePlan
 
 ROOT = Path(__file__).resolve().parents[1]
-GUIDE, PYTHON = ROOT / "docs" / "guide.md", ROOT / "docs" / "python.md"
+GUIDE, PYTHON, DIFFUSION = (ROOT / "docs" / name for name in ("guide.md", "python.md", "diffusion.md"))
 VERB_PAGES = sorted((ROOT / "docs" / "verbs").glob("*.md"))
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "data_raw/README.md", "plans/README.md")),
@@ -117,7 +118,8 @@ def test_pictures_are_small_all_shown_and_all_made_by_the_script() -> None:
 
 @pytest.fixture(scope="module")
 def worked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, np.ndarray]]:
-    """A folder in which the guide's and the Python page's commands were run as they stand there, and the last one's mask."""
+    """A folder in which the commands of the guide and of the pages on Python and diffusion were run as they stand there, and
+    the mask of the Python page."""
     folder = tmp_path_factory.mktemp("guide")
     rng = np.random.default_rng(0)
     for dataset, names in (
@@ -130,12 +132,15 @@ def worked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, np.
             write_image(
                 folder / "data_raw" / dataset / "masks" / f"{name}.png", np.any(masks, axis=0).astype(np.uint8) * 255
             )
+    for number in range(30):  # enough for four held-out images
+        write_image(folder / "data_raw" / "tissue" / f"t{number}.png", make_histology(rng, 48, 64)[0])
     image, _ = make_ultrasound(rng, 50, 40)
     write_image(folder / "photos" / "new.png", image)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         patch.chdir(folder)
-        for command in "".join(blocks(GUIDE, "sh runnable")).replace("\\\n", " ").splitlines():
+        commands = "".join([*blocks(GUIDE, "sh runnable"), *blocks(DIFFUSION, "sh runnable")])
+        for command in commands.replace("\\\n", " ").splitlines():
             patch.setattr(sys, "argv", shlex.split(command, comments=True))
             assert sys.argv[0] == "ukan"
             with pytest.raises(SystemExit) as end:
@@ -145,6 +150,8 @@ def worked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, np.
             exec(compile(block, PYTHON.name, "exec"), {})
         scope = {"image": image}
         exec(compile(blocks(PYTHON, "python predictor")[0], PYTHON.name, "exec"), scope)
+        exec(compile(blocks(DIFFUSION, "python diffusion")[0], DIFFUSION.name, "exec"), scope)
+        assert scope["images"].shape == (2, 32, 32, 3)
         yield folder, scope["mask"]
     torch.use_deterministic_algorithms(False)  # training asks for them, and other tests count what networks keep
 
@@ -166,25 +173,29 @@ def test_the_guide_says_what_every_file_is(worked) -> None:
     guide = text_of(GUIDE)
     for path in folder.rglob("*"):
         place = path.relative_to(folder)
-        if path.is_dir() or place.parts[0] in ("data_raw", "photos", "cache"):
+        if path.is_dir() or place.parts[0] in ("data_raw", "photos", "cache", "exported"):
             continue
-        name = place.name.replace("python.", "ukan.")  # the plan's own name
+        name = place.name.replace("python.", "ukan.").replace("diffusion-ukan.", "ukan.")  # the plan's own name
         known = f"`{name}`" in guide or f"/{name}`" in guide
-        parts = {"predictions", "overlays", "maps"}.intersection(place.parts) or place.parts[0] in ("masks", "masks-python")
+        parts = {"predictions", "overlays", "maps", "images", "samples"}.intersection(place.parts) or place.parts[0] in (
+            "masks",
+            "masks-python",
+        )
         assert known or parts, f"{place} is not in docs/guide.md"
 
 
 def test_the_verbs_pages_explain_every_column_and_key(worked) -> None:
     folder, _ = worked
     said = {word for path in VERB_PAGES for word in re.findall(r"`([^`\n]+)`", text_of(path))}
-    tables = {path.name: path for path in folder.rglob("*.csv")}
-    assert tables.keys() == {
+    tables = {(path.name, "diffusion" in str(path)): path for path in folder.rglob("*.csv")}
+    assert {name for name, _ in tables} == {
         "index.csv",
         "problems.csv",
         "log.csv",
         "metrics_per_case.csv",
         "predictions.csv",
         "plausibility.csv",
+        "samples.csv",
     }
     for name, path in tables.items():
         with path.open(newline="", encoding="utf-8") as file:
@@ -198,6 +209,31 @@ def test_the_verbs_pages_explain_every_column_and_key(worked) -> None:
     assert keys <= said, f"explain.json: {keys - said}"
     keys = set(json.loads((folder / "masks" / "ukan-predict.json").read_text(encoding="utf-8")))
     assert keys <= said, f"ukan-predict.json: {keys - said}"
+    for place in (
+        "runs/tissue-diffusion-ukan/summary.json",
+        "runs/tissue-diffusion-ukan/environment.json",
+        "drawn/sample.json",
+    ):
+        content = json.loads((folder / place).read_text(encoding="utf-8"))
+        keys = {*content, *content.get("settings", {}), *content.get("error", {})}
+        assert keys <= said, f"{place}: {keys - said}"
+    record = json.loads((folder / "runs/tissue-diffusion-ukan/fid/drawn/fid.json").read_text(encoding="utf-8"))
+    keys = {*record, *record["features"][0], *record["features"][0]["honest"], *record["memorisation"]}
+    assert keys <= said, f"fid.json: {keys - said}"
+
+
+def test_diffusion_s_commands_lead_to_images_that_are_compared_and_reported(worked) -> None:
+    folder, _ = worked
+    assert len(list((folder / "drawn" / "images").iterdir())) == 16
+    compared = json.loads((folder / "runs/tissue-diffusion-ukan/fid/drawn/fid.json").read_text(encoding="utf-8"))
+    assert compared["protocols"] == ["honest", "paper"] and compared["generated"]["images"] == 16
+    assert "kernel distance" in (folder / "runs/tissue-diffusion-ukan/report.html").read_text(encoding="utf-8").lower()
+
+
+def test_the_plan_s_page_names_every_field_of_diffusion() -> None:
+    page = text_of(ROOT / "docs" / "verbs" / "plan.md")
+    missing = [field for field in DiffusePlan.model_fields if f"`diffuse.{field}`" not in page]
+    assert not missing
 
 
 def test_the_model_of_the_python_page_is_found_through_its_entry_point(

@@ -223,7 +223,7 @@ def test_a_setting_that_cannot_be_is_answered_with_the_nearest_or_the_form(text:
 
 def test_every_field_of_the_plan_is_either_settable_or_derived() -> None:
     keys = {key for key in make_plan().flat() if not key.startswith("model.") or key == "model.name"}
-    assert keys | {"reasons"} == set(settable_keys()) | Plan.DERIVED
+    assert keys | {"reasons", "diffuse.classes"} == set(settable_keys()) | Plan.DERIVED
 
 
 def test_flatten_and_unflatten_are_inverse() -> None:
@@ -243,7 +243,7 @@ def test_plans_differ_by_what_was_changed_and_not_by_reasons() -> None:
 def test_the_same_data_gives_the_same_bytes_anywhere(
     write_dataset: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from ukan.segment.prepare import plan_folder
+    from ukan.stage.prepare import plan_folder
 
     made = []
     for place in ("here", "deep/down/there"):

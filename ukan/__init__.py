@@ -1,4 +1,4 @@
-"""ukan: self-configuring medical image segmentation around Kolmogorov-Arnold networks.
+"""ukan: self-configuring medical image segmentation and diffusion around Kolmogorov-Arnold networks.
 
 The public names below are resolved on first use, so that ``import ukan`` loads nothing heavy.
 """
@@ -13,14 +13,17 @@ _PUBLIC = {
     "KANLinear": "ukan.nn.kan",
     "UKAN": "ukan.models.ukan",
     "MODELS": "ukan.models",
-    "check_folder": "ukan.segment.prepare",
-    "plan_folder": "ukan.segment.prepare",
-    "train": "ukan.segment.train",
-    "evaluate": "ukan.segment.evaluate",
+    "check_folder": "ukan.stage.prepare",
+    "plan_folder": "ukan.stage.prepare",
+    "train": "ukan.tasks",
+    "evaluate": "ukan.tasks",
     "predict": "ukan.segment.predict",
     "predictor": "ukan.segment.predict",
+    "sample": "ukan.diffuse.sample",
+    "compare_images": "ukan.diffuse.fid",
+    "DiffusionUKAN": "ukan.models.diffusion",
     "explain": "ukan.segment.explain",
-    "write_report": "ukan.report.page",
+    "write_report": "ukan.tasks",
     "import_official": "ukan.segment.import_official",
 }
 __all__ = [*_PUBLIC, "__version__"]

@@ -80,7 +80,11 @@ class FoldFolder:
 
     @property
     def samples(self) -> Path:
-        return self.root / "samples.png"
+        """What the network drew while it was trained."""
+        return self.root / "samples"
+
+    def sample(self, epoch: int) -> Path:
+        return self.samples / f"epoch_{epoch:05}.png"
 
 
 @dataclass(frozen=True)
@@ -193,6 +197,10 @@ class RunFolder:
     def explain(self) -> ExplainFolder:
         return ExplainFolder(self.root / "explain")
 
+    def fid(self, name: str) -> "FidFolder":
+        """How images drawn by its networks compare with real ones."""
+        return FidFolder(self.root / "fid" / name)
+
     @property
     def report(self) -> Path:
         return self.root / "report.html"
@@ -218,6 +226,59 @@ class AblationFolder:
     @property
     def page(self) -> Path:
         return self.root / "table.html"
+
+
+@dataclass(frozen=True)
+class SampleFolder:
+    """A folder that `ukan sample` fills."""
+
+    root: Path
+
+    @property
+    def record(self) -> Path:
+        """By what network and how the images are drawn."""
+        return self.root / "sample.json"
+
+    @property
+    def images(self) -> Path:
+        return self.root / "images"
+
+    def image(self, number: int, suffix: str) -> Path:
+        return self.images / f"{number:06}{suffix}"
+
+    def mask(self, number: int) -> Path:
+        """The mask an image is drawn for, without its suffix."""
+        return self.root / "masks" / f"{number:06}"
+
+    @property
+    def table(self) -> Path:
+        """Each image's seed, class and mask."""
+        return self.root / "samples.csv"
+
+    @property
+    def grid(self) -> Path:
+        return self.root / "grid.png"
+
+
+@dataclass(frozen=True)
+class FidFolder:
+    """Where `ukan fid` writes; by default the folder of the generated images."""
+
+    root: Path
+
+    @property
+    def record(self) -> Path:
+        """All numbers, and of which images. Written last: its presence says that the rest is whole."""
+        return self.root / "fid.json"
+
+    @property
+    def nearest(self) -> Path:
+        """Generated images beside their nearest training images."""
+        return self.root / "nearest.png"
+
+    @property
+    def page(self) -> Path:
+        return self.root / "fid.html"
 
 
 def slug(name: str) -> str:

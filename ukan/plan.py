@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -16,13 +16,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ukan.errors import DataError, UserError, nearest
 from ukan.paths import write_text
 
-VERSION = 3
+VERSION = 4
 MaskRule = Literal["nonzero", "half", "instances", "labels"]
 Target = Literal["binary", "multiclass", "multilabel"]
+Task = Literal["segment", "diffuse"]
 Modality = Literal["ultrasound", "histology", "endoscopy", "dermoscopy", "radiology", "unknown"]
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+Side = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -145,12 +147,22 @@ class DataPlan(_Part):
     """Height and width of the network's input."""
     resize: Literal["stretch", "letterbox"] = "stretch"
     """Images are stretched to the input size, or keep their shape and are padded with black."""
+    crop: Literal["none", "square"] | tuple[Side, Side] = "none"
+    """What is cut from an image before it is resized: nothing, its largest centred square, or a window of this height and
+    width in pixels of the file, black where the image ends (task: diffuse)."""
+    random_windows: Annotated[int, Field(ge=0)] = 0
+    """0 takes the window in the middle; n takes n windows of each image, at places drawn by its name (task: diffuse)."""
     interpolation: Literal["area", "linear"] = "area"
     """How images shrink; masks always take the nearest value."""
     normalization: Literal["imagenet", "image", "published"] = "imagenet"
     """By ImageNet's mean and deviation; by each image's own; or by ImageNet's and a second time by 255, as published."""
     empty_slices: Literal["keep", "balance"] = "keep"
     """Of volumes: train on every slice, or on no more empty ones than ones with an object."""
+
+    synthetic: str | None = None
+    """The folder of a diffusion run conditioned on masks, whose images take the place of real ones in training."""
+    synthetic_share: Fraction = 0.5
+    """How often an image drawn takes a training image's place (synthetic)."""
 
     @property
     def outputs(self) -> int:
@@ -171,15 +183,17 @@ class DataPlan(_Part):
             raise ValueError(f"label_values {list(self.label_values)} do not fit classes {list(self.classes)}")
         if self.mask_rule != "labels" and self.label_values:
             raise ValueError(f"label_values go with mask_rule=labels, not {self.mask_rule}")
+        if self.random_windows and self.crop == "none":
+            raise ValueError("random_windows: whole images have no windows to draw; set crop to square or to a size")
         if self.target == "binary" and len(self.classes) != 1:
             raise ValueError(f"target=binary takes one class, got {list(self.classes)}")
         return self
 
 
 class SplitPlan(_Part):
-    kind: Literal["folds", "random", "published"] = "folds"
-    """Grouped stratified folds; folds at random, blind to groups, to show what leakage is worth; or the published random
-    split of the sorted names, once for each seed."""
+    kind: Literal["folds", "random", "published", "all"] = "folds"
+    """Grouped stratified folds; folds at random, blind to groups, to show what leakage is worth; the published random
+    split of the sorted names, once for each seed; or every case trained on and none held out (task: diffuse)."""
     folds: Annotated[int, Field(ge=2)] = 5
     """How many folds (kind: folds, random)."""
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.2
@@ -197,7 +211,7 @@ class SplitPlan(_Part):
 
     @property
     def count(self) -> int:
-        return len(self.seeds) if self.kind == "published" else self.folds
+        return {"published": len(self.seeds), "all": 1}.get(self.kind, self.folds)
 
 
 class ModelPlan(_Part):
@@ -273,8 +287,9 @@ class TrainPlan(_Part):
     """L2 in the gradient (adam) or decoupled (adamw)."""
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
     """Linear rise of the learning rates from zero."""
-    schedule: Literal["cosine", "cosine_by_epoch"] = "cosine"
-    """A half cosine down to lr_end, moving each step or each epoch."""
+    schedule: Literal["cosine", "cosine_by_epoch", "gradual_warmup"] = "cosine"
+    """A half cosine down to lr_end, moving each step or each epoch; or as in Diffusion U-KAN's code, by epoch from half the
+    rate up to it over warmup_epochs, then along a half cosine that is as long as all epochs and so ends early."""
     lr_end: Annotated[float, Field(ge=0)] = 1e-5
     bce_weight: Annotated[float, Field(ge=0)] = 0.5
     """Weight of the cross-entropy: binary for each class, or over classes that exclude one another."""
@@ -320,11 +335,41 @@ class InferPlan(_Part):
     batch_size: Annotated[int, Field(ge=1)] = 8
 
 
+class DiffusePlan(_Part):
+    """What is learned of noise, and how images are drawn from it (task: diffuse)."""
+
+    prediction: Literal["epsilon", "sample", "v_prediction"] = "epsilon"
+    """What the network predicts: the noise, the image, or v (Salimans & Ho 2022)."""
+    betas: Literal["linear", "cosine"] = "linear"
+    """From 1e-4 to 0.02 (Ho et al. 2020), or Nichol & Dhariwal's."""
+    timesteps: Annotated[int, Field(ge=2)] = 1000
+    snr_gamma: Positive | None = None
+    """Min-SNR weighting (Hang et al. 2023): no timestep weighs more than by this signal-to-noise ratio."""
+    loss: Literal["mean", "sum"] = "mean"
+    """The mean squared error, or its sum over the batch divided by 1000, as published: clip_norm then bounds most steps."""
+    condition: Literal["none", "class", "mask"] = "none"
+    """What an image is drawn for: nothing, the class of the picture, or its mask."""
+    classes: tuple[str, ...] = ()
+    """The classes of pictures (condition: class)."""
+    drop_condition: Fraction = 0.1
+    """The share of training samples that are shown without their condition, for guidance."""
+    scheduler: str = "DDIM"
+    """One of diffusers' schedulers, by which images are drawn."""
+    steps: Annotated[int, Field(ge=1)] = 50
+    """Evaluations of the network an image."""
+    scheduler_options: dict[str, bool | int | float | str] = {}
+    """Further arguments of that scheduler."""
+    guidance: Annotated[float, Field(ge=0)] = 1.0
+    """How far beyond the unconditioned prediction the conditioned one is followed (Ho & Salimans 2022); 1 as it is."""
+    preview: Annotated[int, Field(ge=0, le=256)] = 16
+    """How many images are drawn, always of the same seeds, each time the held-out cases are looked at."""
+
+
 class Plan(_Part):
     """One experiment on one dataset."""
 
     version: int = VERSION
-    task: Literal["segment"] = "segment"
+    task: Task = "segment"
     name: str
     protocol: Literal["honest", "paper"] = "honest"
     """The rules its numbers are made by; tables never mix the two."""
@@ -340,8 +385,32 @@ class Plan(_Part):
     model: ModelPlan = ModelPlan()
     train: TrainPlan = TrainPlan()
     infer: InferPlan = InferPlan()
+    diffuse: DiffusePlan | None = None
     reasons: dict[str, str] = {}
     """Why each derived value is what it is."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_its_task(cls, content: Any) -> Any:
+        """What another task reads is refused: it would have no effect."""
+        if isinstance(content, Mapping) and content.get("task", "segment") in _OF_TASK:
+            task = content.get("task", "segment")
+            for key, value in flatten({k: v for k, v in content.items() if isinstance(v, Mapping)}).items():
+                if not of_task(key, task) and value != _default(key):
+                    raise ValueError(f"{key}: of no effect in a plan whose task is {task}; remove it")
+        return content
+
+    @model_validator(mode="after")
+    def _task(self) -> "Plan":
+        if (self.task == "diffuse") != (self.diffuse is not None):
+            raise ValueError(f"task={self.task} does not go with diffuse={self.diffuse}")
+        if self.diffuse and (self.diffuse.condition == "class") != bool(self.diffuse.classes):
+            raise ValueError(
+                f"diffuse.classes {list(self.diffuse.classes)} do not go with condition={self.diffuse.condition}"
+            )
+        if self.task == "segment" and self.split.kind == "all":
+            raise ValueError("split.kind=all holds nothing out: for task diffuse only")
+        return self
 
     @model_validator(mode="after")
     def _colour(self) -> "Plan":
@@ -354,6 +423,7 @@ class Plan(_Part):
         {
             *("version", "task", "name", "protocol", "recipe", "published", "preset", "reasons"),
             *("data.dataset", "data.layout", "data.index_sha256", "data.grouped_by", "data.left_out"),
+            "diffuse.classes",
         }
     )
 
@@ -377,18 +447,25 @@ class Plan(_Part):
         except ValidationError as error:
             raise UserError(f"{where}: {'; '.join(_explain(row) for row in error.errors())}") from error
 
+    def content(self) -> dict[str, Any]:
+        """What its task reads, as plain values: fields of other tasks are left out."""
+        content = self.model_dump(mode="json")
+        return {
+            name: {k: v for k, v in part.items() if of_task(f"{name}.{k}", self.task)} if isinstance(part, dict) else part
+            for name, part in content.items()
+            if part is not None or of_task(f"{name}.", self.task)
+        }
+
     def dump(self) -> str:
         """The same plan gives the same bytes everywhere."""
-        return yaml.dump(
-            self.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120, indent=2
-        )
+        return yaml.dump(self.content(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120, indent=2)
 
     def save(self, path: Path) -> None:
         write_text(path, self.dump())
 
     def flat(self) -> dict[str, Any]:
         """Every value by its dotted key, reasons left out."""
-        return flatten({k: v for k, v in self.model_dump(mode="json").items() if k != "reasons"})
+        return flatten({k: v for k, v in self.content().items() if k != "reasons"})
 
     def difference(self, other: "Plan") -> list[str]:
         """Lines 'key: mine -> theirs' for every value in which two plans differ; what changes no result does not count."""
@@ -398,12 +475,36 @@ class Plan(_Part):
 
 
 _NO_RESULT = ("infer.batch_size", "train.compile")
+_OF_TASK: dict[Task, tuple[str, ...]] = {
+    "segment": (
+        *("data.colour_order", "data.normalization", "data.empty_slices", "data.resize", "data.synthetic"),
+        *("train.bce_weight", "train.dice_weight", "infer.threshold"),
+    ),
+    "diffuse": ("data.crop", "data.random_windows", "diffuse."),
+}
+"""Fields, and parts, that one task alone reads."""
+
+
+def of_task(key: str, task: Task) -> bool:
+    """Whether a task reads a field."""
+    return not any(key.startswith(name) for other, names in _OF_TASK.items() if other != task for name in names)
+
+
+def _default(key: str) -> Any:
+    part: type[BaseModel] | None = Plan
+    field = None
+    for name in key.split("."):
+        if part is None or name not in part.model_fields:
+            return None
+        field = part.model_fields[name]
+        part = part_of(field.annotation)
+    return field.get_default(call_default_factory=True) if field else None
 
 
 def _upgraded(content: dict[str, Any], path: Path) -> dict[str, Any]:
     """A plan of an older version as one of this version."""
     version = content.get("version")
-    if version in (1, 2):  # later ones only added fields, whose defaults are what these did
+    if version in range(1, VERSION):  # later ones only added fields, whose defaults are what these did
         return content | {"version": VERSION}
     if version != VERSION:
         newer = isinstance(version, int) and version > VERSION
@@ -412,10 +513,10 @@ def _upgraded(content: dict[str, Any], path: Path) -> dict[str, Any]:
     return content
 
 
-def settable_keys(model_sizes: Sequence[str] = ()) -> list[str]:
-    """Every key that --set takes."""
+def settable_keys(model_sizes: Sequence[str] = (), task: Task = "segment") -> list[str]:
+    """Every key that --set takes for a task."""
     keys = _keys(Plan, "") + [f"model.{size}" for size in model_sizes]
-    return [key for key in keys if key not in Plan.DERIVED]
+    return [key for key in keys if key not in Plan.DERIVED and of_task(key, task)]
 
 
 def parse_settings(settings: Sequence[str], known: Sequence[str]) -> dict[str, Any]:
@@ -429,6 +530,9 @@ def parse_settings(settings: Sequence[str], known: Sequence[str]) -> dict[str, A
         if key in Plan.DERIVED:
             raise UserError(f"--set {key}: made from the folder or by another option, not to be set")
         if key not in known:
+            for task in get_args(Task):
+                if key in settable_keys(task=task):
+                    raise UserError(f"--set {key}: of no effect here: a field of plans whose task is {task} (--task {task})")
             raise UserError(f"--set {key}: no such field. {nearest(key, list(known))}")
         try:
             values[key] = yaml.load(text, Loader=_Loader)
@@ -438,10 +542,10 @@ def parse_settings(settings: Sequence[str], known: Sequence[str]) -> dict[str, A
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings to dotted keys. `published` stays whole: its keys are names of scores."""
+    """Nested mappings to dotted keys. `published` and `scheduler_options` stay whole: their keys are no fields of ours."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        if isinstance(value, Mapping) and key != "published":
+        if isinstance(value, Mapping) and key not in ("published", "scheduler_options"):
             flat.update(flatten(value, f"{prefix}{key}."))
         else:
             flat[f"{prefix}{key}"] = value
@@ -483,12 +587,15 @@ def load_splits(path: Path) -> list[dict[str, list[str]]]:
 def _keys(part: type[BaseModel], prefix: str) -> list[str]:
     keys = []
     for name, field in part.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            keys += _keys(kind, f"{prefix}{name}.")
-        else:
-            keys.append(f"{prefix}{name}")
+        inner = part_of(field.annotation)
+        keys += _keys(inner, f"{prefix}{name}.") if inner else [f"{prefix}{name}"]
     return keys
+
+
+def part_of(annotation: Any) -> type[BaseModel] | None:
+    """The part of a plan that a field holds, also where it may be missing; None for a plain value."""
+    kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    return kinds[0] if kinds else None
 
 
 def _explain(row: Any) -> str:

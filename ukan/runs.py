@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from ukan.errors import DataError, UserError
 from ukan.paths import RunFolder
-from ukan.plan import Case, Plan, load_splits
+from ukan.plan import Case, Plan, Task, load_splits
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+    from ukan.data.cache import Prepared
 
 IMPORTED = "import-official"
 """What stands for the recipe in plans of networks that were trained elsewhere."""
@@ -68,6 +70,21 @@ class Run:
 
         return find_layout(root, self.plan.data.layout)[1].resolve()
 
+    def prepared(self, given: Path | None = None) -> "Prepared":
+        """All cases that training prepared, from the cache where they still are; `given` as in `data_root`."""
+        from ukan.data.cache import prepare_cases
+
+        names = sorted({name for split in self.splits for part in split.values() for name in part})
+        return prepare_cases(self.data_root(given), [self.cases[name] for name in names], self.plan.data)
+
+    def need_fold(self, fold: int) -> None:
+        """Raises UserError where a fold is none of the run's, or has no finished network."""
+        if fold not in self.finished_folds:
+            there = ", ".join(map(str, self.finished_folds)) or "none"
+            raise UserError(
+                f"{self.folder.root}: fold {fold} is not trained (finished: {there}); use `ukan train PLAN --fold {fold}`"
+            )
+
     def environment(self) -> dict[str, Any]:
         try:
             return json.loads(self.folder.environment.read_text(encoding="utf-8"))
@@ -82,11 +99,11 @@ class Run:
         """The finished network of a fold, ready to predict."""
         import torch
 
-        from ukan.models import build_model
+        from ukan.models import build_network
         from ukan.models.weights import load_weights
 
         plan = self.plan
-        model = build_model(plan.model.name, plan.data.channels, plan.data.outputs, plan.model.sizes)
+        model = build_network(plan)
         path = self.folder.fold(fold).weights
         try:
             model.load_state_dict(load_weights(path))
@@ -96,14 +113,20 @@ class Run:
         return model.eval().to(device).to(memory_format=memory_format)
 
 
-def open_run(path: Path) -> Run:
-    """Open a run folder. Raises UserError where it is none, with the ones there are."""
+def open_run(path: Path, task: Task | None = "segment") -> Run:
+    """Open a run folder of a task, or of any. Raises UserError where it is none, with the ones there are, or of another."""
     folder = RunFolder(path)
     if not folder.plan.exists():
         near = sorted(p.parent.as_posix() for p in path.parent.glob("*/plan.yaml")) if path.parent.is_dir() else []
         there = f" There are: {', '.join(near)}." if near else " `ukan train PLAN` makes one."
         raise UserError(f"{path}: not a run folder.{there}")
-    return Run(folder, Plan.load(folder.plan))
+    run = Run(folder, Plan.load(folder.plan))
+    if task and run.plan.task != task:
+        serve = {"segment": "evaluate, report, predict and explain", "diffuse": "evaluate, report, sample and fid"}[
+            run.plan.task
+        ]
+        raise UserError(f"{path}: a run of the task {run.plan.task}, not {task}; {serve} take it")
+    return run
 
 
 def _sha256(path: Path) -> str:

@@ -126,6 +126,8 @@ def environment_record(argv: list[str]) -> dict[str, Any]:
         "torchvision",
         "accelerate",
         "albumentations",
+        "diffusers",
+        "torch-fidelity",
         "monai",
         "numpy",
         "opencv-python-headless",

@@ -36,7 +36,7 @@ def check(
     Exits with 4 where files cannot be used.
     """
     from ukan.report.check_page import write_check_page
-    from ukan.segment.prepare import check_folder
+    from ukan.stage.prepare import check_folder
 
     with show.bar("reading") as tell:
         index, place = check_folder(
@@ -56,7 +56,9 @@ def check(
         raise typer.Exit(4)
     given = {"--layout": layout, "--dataset": dataset, "--group-regex": group_regex, "--groups": groups}
     same = "".join(f" {option} {shell_word(value)}" for option, value in given.items() if value is not None)
-    print(f"next: ukan plan {shell_word(folder)}{same}{' --skip-bad' if skip_bad else ''}")
+    same += " --skip-bad" * skip_bad
+    masked = index.fingerprint is None or index.fingerprint.mask_values
+    print(f"next: ukan plan {shell_word(folder)}{same}{'' if masked else ' --task diffuse'}")
 
 
 def print_found(index: "Index") -> None:
@@ -67,7 +69,8 @@ def print_found(index: "Index") -> None:
         return
     labels = ", ".join(f"{count} {label}" for label, count in f.labels.items() if label)
     test = f", {f.test} more in the official test part" if f.test else ""
-    print(f"  {f.cases - f.test} cases{test}{f' ({labels})' if labels else ''}; {f.empty} with an empty mask")
+    masks = f"{f.empty} with an empty mask" if f.mask_values else "no masks"
+    print(f"  {f.cases - f.test} cases{test}{f' ({labels})' if labels else ''}; {masks}")
     print(f"  {f.groups} groups, by {f.grouped_by}" if f.groups < f.cases - f.test else "  every case is a group of its own")
     width, height = (
         f"{low} to {high} (median {middle})" if low < high else f"{low}" for low, middle, high in (f.width, f.height)
@@ -76,8 +79,9 @@ def print_found(index: "Index") -> None:
     if f.slices > 1 or f.spacing_mm:
         spacing = " x ".join(f"{side:g}" for side in f.spacing_mm) + " mm" if f.spacing_mm else "unknown"
         print(f"  up to {f.slices} slices; median spacing (slices, rows, columns) {spacing}")
-    print(f"  objects cover {f.lesion_share[1]:.1%} of the image (median)")
-    print(f"  masks: rule {f.mask_rule}, {index.mask_rule_because}")
+    if f.mask_values:
+        print(f"  objects cover {f.lesion_share[1]:.1%} of the image (median)")
+        print(f"  masks: rule {f.mask_rule}, {index.mask_rule_because}")
     if f.classes != ("foreground",):
         named = zip(f.classes, f.label_values, strict=True) if f.label_values else ((name, "") for name in f.classes)
         shown = ", ".join(f"{name} ({value})" if value else name for name, value in named)

@@ -25,11 +25,19 @@ def evaluate(
     device: Device = None,
     data: Data = None,
 ) -> None:
-    """Score every held-out case by the fold that never saw it; or an official test part; or another dataset."""
-    from ukan.segment.evaluate import evaluate as stage
+    """Score every held-out case by the fold that never saw it; or an official test part; or another dataset.
+
+    Of a diffusion run: how well noise is told from images never trained on.
+    """
+    from ukan.tasks import evaluate as stage
 
     with show.bar("scoring") as tell:
         summary, place = stage(run, test=test, on=on, layout=layout, tta=tta, device=device, data=data, on_progress=tell)
+    if summary.get("task") == "diffuse":
+        show.denoising(summary)
+        print(f"written: {place.metrics}, {place.summary}")
+        print(f"next: ukan sample {shell_word(run)} OUTPUT -n 2048")
+        return
     print(
         f"protocol {summary['protocol']}, {summary['what']}: {summary['scored']} scores of {summary['cases']} cases "
         f"in {summary['groups']} groups, at their own sizes"

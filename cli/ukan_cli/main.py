@@ -19,16 +19,18 @@ from ukan_cli import (
     evaluate,
     explain,
     export_nnunet,
+    fid,
     import_official,
     plan,
     predict,
     report,
+    sample,
     train,
 )
 
 app = typer.Typer(
     name="ukan",
-    help="Self-configuring medical image segmentation around Kolmogorov-Arnold networks.",
+    help="Self-configuring medical image segmentation and diffusion around Kolmogorov-Arnold networks.",
     epilog="Exit codes: 0 well, 2 usage, 3 some inputs failed, 4 data, 5 out of memory, 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
@@ -43,8 +45,10 @@ app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("explain")(explain.explain)
+app.command("sample")(sample.sample)
 app.command("report")(report.report)
 app.command("ablate")(ablate.ablate)
+app.command("fid")(fid.fid)
 app.command("export-nnunet")(export_nnunet.export_nnunet)
 app.command("import-official")(import_official.import_official)
 

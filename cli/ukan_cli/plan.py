@@ -15,6 +15,11 @@ class Preset(StrEnum):
     full = "full"
 
 
+class Task(StrEnum):
+    segment = "segment"
+    diffuse = "diffuse"
+
+
 def plan(
     folder: Folder,
     recipe: Annotated[
@@ -28,6 +33,7 @@ def plan(
         typer.Option("--set", metavar="KEY=VALUE", help="Set a field of the plan, e.g. train.epochs=5."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="The plan's name; the recipe's or model's by default.")] = None,
+    task: Annotated[Task | None, typer.Option(help="Segment, the default, or learn to make such images.")] = None,
     budget_gib: Annotated[float | None, typer.Option(help="Memory a training step may take, in GiB.")] = None,
     layout: Layout = None,
     dataset: Dataset = None,
@@ -37,7 +43,7 @@ def plan(
 ) -> None:
     """Fingerprint a dataset and write a plan that explains itself, with its folds."""
     from ukan.plan import flatten
-    from ukan.segment.prepare import plan_folder
+    from ukan.stage.prepare import plan_folder
 
     with show.bar("reading") as tell:
         made, path, index = plan_folder(
@@ -47,6 +53,7 @@ def plan(
             name=name,
             budget_gib=budget_gib,
             preset=preset.value,
+            task=task.value if task else None,
             layout=layout,
             dataset=dataset,
             skip_bad=skip_bad,
@@ -61,7 +68,7 @@ def plan(
     values = flatten(made.model_dump(mode="json", exclude={"reasons"}))
     print()
     show.table(("field", "value", "because"), [(key, values[key], because) for key, because in made.reasons.items()])
-    if made.split.kind != "folds":
+    if made.split.kind in ("published", "random"):
         kind = "published" if made.split.kind == "published" else "random"
         print(f"\nThe {kind} split is blind to groups: near-duplicates may be on both sides of it.")
     print(f"\nwritten: {path}\nnext: ukan train {shell_word(path)}   (--dry-run says first what it takes)")

@@ -9,6 +9,6 @@ def report(run: RunFolder, data: Data = None) -> None:
 
     Scores of an official test part and of other datasets are in it as well, once `ukan evaluate` has made them.
     """
-    from ukan.report.page import write_report
+    from ukan.tasks import write_report
 
     print(write_report(run, data=data))

@@ -101,6 +101,21 @@ def scores(summary: dict[str, Any]) -> None:
             print("  the paper reports: " + ", ".join(f"{k} {v}" for k, v in published["paper"].items()))
 
 
+def denoising(summary: dict[str, Any]) -> None:
+    """How well a network of diffusion predicts, on images held out and trained on."""
+    error = summary["error"]
+    rows = [
+        (f"{part['from']} to {part['to']}", _number(part["held_out"]), _number(part["training"]))
+        for part in summary["by_time"]
+    ]
+    table(("timesteps", "held-out images", "training images"), rows, summary["what"])
+    print(
+        f"{summary['cases']} held-out cases in {summary['groups']} groups: {_number(error['held_out'])} "
+        f"({_interval(error['interval95'])}); training images {_number(error['training'])}; "
+        f"learned by heart: {_number(error['gap'])} ({_interval(error['gap_interval95'])})"
+    )
+
+
 def plausibility(about: dict[str, Any]) -> None:
     """Where the stages of a network are active against the masks, a line a stage."""
     columns = ["stage", "map", "IoU", "95 % interval (groups)", "inverted", "by chance", "AUROC"]
@@ -128,6 +143,60 @@ def inputs(about: dict[str, Any]) -> None:
         shares = {name: 100 * layer[key] for name, layer in layers.items()}
         most = max(shares, key=lambda name: shares[name])
         print(f"inputs outside {where}: {min(shares.values()):.1f} to {shares[most]:.1f} % of a layer's, most in {most}")
+
+
+def fidelity(record: dict[str, Any]) -> None:
+    """What a comparison of generated with real images says: a table for each network and protocol, never mixed."""
+    print(f"images: {record['pipeline']}")
+    for about in record["features"]:
+        kernel, frechet = about["kernel_name"], about["frechet_name"]
+        print(f"features: {about['label']}")
+        if honest := about["honest"]:
+            subsets, same = honest["kernel"], honest["frechet"]["same_n"]
+            both = f"{honest['n_real']} real, {honest['n_generated']} generated"
+            rows: list[tuple[str, ...]] = [
+                (name, f"{part['mean']:.4g}", _small_interval(part), n, f"{floor['mean']:.4g}", _small_interval(floor))
+                for name, part, n, floor in (
+                    (kernel, subsets, f"{subsets['subset_size']} a side, {subsets['subsets']} times", subsets["floor"]),
+                    (f"{frechet} at equal n", same, f"{same['n']} a side, {same['repeats']} times", same["floor"]),
+                )
+            ]
+            rows.append((frechet, f"{honest['frechet']['value']:.4g}", "-", both, "-", "-"))
+            neighbours = f"(k={honest['neighbours']}, of these features)"
+            rows += [
+                (f"{name} {neighbours}", f"{honest[name]:.4f}", "-", both, "-", "-") for name in ("precision", "recall")
+            ]
+            rows += [_inception_score(honest["inception_score"])] if honest["inception_score"] else []
+            title = "protocol honest: against real images the generator never saw; floor: real against real"
+            table(("score", "value", "95 % of draws", "images", "floor", "95 % of draws"), rows, title)
+        if paper := about["paper"]:
+            both = f"{paper['n_real']} training, {paper['n_generated']} generated"
+            rows = [(frechet, f"{paper['frechet']['value']:.4g}", "-", both)]
+            rows += [_inception_score(paper["inception_score"])[:4]] if paper["inception_score"] else []
+            title = "protocol paper: all generated against all training images; rewards memorising, falls with n"
+            table(("score", "value", "95 % of draws", "images"), rows, title)
+        if any((about[name] or {}).get("inception_score") for name in ("honest", "paper")):
+            print("the Inception score is of ImageNet's classes and of no real image: not comparable across datasets")
+    if about := record["memorisation"]:
+        for kind in ("pixels", "features"):
+            part = about[kind]
+            close = (
+                "no threshold (fewer than 19 held-out images)" if part["share"] is None else f"{100 * part['share']:.1f} %"
+            )
+            expected = (
+                "" if part["share"] is None else f" ({100 * part['expected_share']:.0f} % of unseen real ones would be)"
+            )
+            print(f"memorised, by {kind}: suspiciously close to a training image {close}{expected}; copies {part['copies']}")
+
+
+def _inception_score(score: dict[str, Any]) -> tuple[str, ...]:
+    value = f"{score['mean']:.4f} \u00b1 {score['deviation']:.4f}"
+    return "Inception score", value, "-", f"{score['n']} generated, {score['splits']} part(s)", "-", "-"
+
+
+def _small_interval(part: dict[str, Any]) -> str:
+    low, high = part["interval95"]
+    return f"{low:.4g} to {high:.4g}"
 
 
 def _with_interval(scores: dict[str, Any], name: str) -> str:

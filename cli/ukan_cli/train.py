@@ -33,15 +33,16 @@ def train(
     from ukan.training.interrupt import parse_time
 
     max_time_s = parse_time(max_time)
-    from ukan.segment import train as stage
+    from ukan import tasks
+    from ukan.stage.train import describe
 
     if dry_run:
         with show.bar("preparing") as tell:
-            trial = stage.dry_run(plan, folds=fold, device=device, workers=workers, data=data, on_progress=tell)
-        print(stage.describe(trial))
+            trial = tasks.dry_run(plan, folds=fold, device=device, workers=workers, data=data, on_progress=tell)
+        print(describe(trial))
         return
     with show.bar("preparing") as tell:
-        done = stage.train(
+        done = tasks.train(
             plan,
             run=run,
             folds=fold,
@@ -61,4 +62,5 @@ def train(
         print(f"stopped by {outcome.stopped_by} in fold {stopped[0]} at step {outcome.step}; the same command goes on")
         return
     print(f"finished folds: {', '.join(map(str, done.run.finished_folds))} of {done.run.plan.split.count}")
-    print(f"next: ukan evaluate {shell_word(root)}")
+    verb = "sample" if done.run.plan.task == "diffuse" else "evaluate"
+    print(f"next: ukan {verb} {shell_word(root)}" + (" OUTPUT -n 2048" if verb == "sample" else ""))

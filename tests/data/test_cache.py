@@ -15,9 +15,10 @@ import ukan.data.cache
 from ukan.data.cache import cache_root, prepare_cases, read_case
 from ukan.data.index import case_hash, index_folder
 from ukan.data.preprocess import at_size, prepare_stack, prepare_truth, read_stack, to_input
+from ukan.data.windows import cut, windows
 from ukan.errors import DataError
 from ukan.imaging import read_image, read_mask
-from ukan.plan import Case, DataPlan
+from ukan.plan import Case, DataPlan, sha256_of
 
 
 def data_plan(**changes: Any) -> DataPlan:
@@ -127,6 +128,8 @@ def test_what_a_killed_start_left_is_removed_when_it_is_old(raw: tuple[Path, lis
         {"resize": "letterbox"},
         {"window": (0.0, 9.0)},
         {"classes": ("lesion",)},
+        {"crop": "square"},
+        {"crop": (40, 40), "random_windows": 2},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -144,6 +147,86 @@ def test_what_preparing_does_not_depend_on_shares_a_folder(raw: tuple[Path, list
     for data in (data_plan(), data_plan(normalization="image"), data_plan(index_sha256="1" * 64)):
         prepare_cases(root, cases, data)
     assert len(cached()) == 1
+
+
+def test_whole_images_keep_the_folder_they_had_before_windows_came(raw: tuple[Path, list[Case]]) -> None:
+    root, cases = raw
+    data = data_plan()
+    prepare_cases(root, cases, data)
+    names = ["channels", "colour_order", "window", "input_size", "resize", "interpolation"]
+    names += ["mask_rule", "target", "classes", "label_values"]
+    key = {"format": 2, "cases": [(case.case, case.hash) for case in cases]}
+    key |= {name: getattr(data, name) for name in names}
+    assert cached() == {f"raw-{sha256_of(key)[:16]}"}
+
+
+# Windows
+
+
+@pytest.mark.parametrize("crop", ["square", (40, 30), (60, 80)])
+def test_a_window_is_cut_from_image_and_truth_alike_before_they_are_resized(raw: tuple[Path, list[Case]], crop: Any) -> None:
+    root, cases = raw
+    data = data_plan(crop=crop)
+    prepared = prepare_cases(root, cases, data)
+    assert prepared.slices == [1] * 8
+    for row, case in enumerate(cases):
+        image, mask = read_image(root / case.image), read_mask(root / case.masks[0]) > 0
+        (window,) = windows(image.shape[:2], crop, 0, case.case)
+        assert np.array_equal(prepared.images_NHWC[row], prepare_image(cut(image, window), data))
+        assert np.array_equal(prepared.targets_NHWM[row, ..., 0], prepare_mask(cut(mask, window), data))
+
+
+def test_every_random_window_is_a_row_of_its_case_and_shows_image_and_truth_of_one_place(
+    raw: tuple[Path, list[Case]],
+) -> None:
+    root, cases = raw
+    data = data_plan(crop=(20, 16), random_windows=3, input_size=(20, 16))  # so nothing is resized
+    prepared = prepare_cases(root, cases, data)
+    assert prepared.slices == [3] * 8 and len(prepared.images_NHWC) == 24
+    places = set()
+    for case in cases:
+        image, mask = read_image(root / case.image)[..., 0], read_mask(root / case.masks[0]) > 0
+        for row in prepared.rows(case.case):
+            top, left = next(
+                (y, x)
+                for y in range(29)
+                for x in range(49)
+                if np.array_equal(image[y : y + 20, x : x + 16], prepared.images_NHWC[row, ..., 0])
+            )
+            assert np.array_equal(mask[top : top + 20, left : left + 16], prepared.targets_NHWM[row, ..., 0])
+            places.add((case.case, top, left))
+    assert len(places) == 24
+    again = prepare_cases(root, cases[2:5], data)  # whatever other cases there are
+    for case in cases[2:5]:
+        assert all(
+            np.array_equal(again.images_NHWC[a], prepared.images_NHWC[b])
+            for a, b in zip(again.rows(case.case), prepared.rows(case.case), strict=True)
+        )
+
+
+def test_of_a_volume_every_slice_is_cut_at_the_same_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import nibabel
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    for number in range(2):
+        scan = rng.integers(0, 200, (24, 20, 5)).astype(np.uint8)
+        for folder, values in (("images", scan), ("masks", (scan > 100).astype(np.uint8))):
+            (tmp_path / "raw" / folder).mkdir(parents=True, exist_ok=True)
+            path = tmp_path / "raw" / folder / f"v{number}.nii.gz"
+            nibabel.save(nibabel.Nifti1Image(values, np.diag([1, 1, 3, 1.0])), path)
+    root, cases = tmp_path / "raw", index_folder(tmp_path / "raw").cases
+    data = data_plan(crop=(12, 10), random_windows=2, input_size=(12, 10))
+    prepared = prepare_cases(root, cases, data)
+    assert prepared.slices == [10, 10] and prepared.images_NHWC.shape == (20, 12, 10, 1)
+    for case in cases:
+        opened = read_case(root, case, data)
+        places = windows(opened.image_DHWC.shape[1:3], (12, 10), 2, case.case)
+        expected = [cut(image, window) for window in places for image in opened.image_DHWC]
+        truth = [cut(mask, window) for window in places for mask in opened.truth_KDHW[0]]
+        rows = slice(prepared.rows(case.case)[0], prepared.rows(case.case)[-1] + 1)
+        assert np.array_equal(prepared.images_NHWC[rows], expected)
+        assert np.array_equal(prepared.targets_NHWM[rows, ..., 0], truth)
 
 
 def test_other_cases_have_another_folder(raw: tuple[Path, list[Case]]) -> None:

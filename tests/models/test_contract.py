@@ -31,6 +31,10 @@ SMALL: dict[str, tuple[dict[str, Any], dict[str, list[Any]]]] = {
             "beyond": ["linear"],
         },
     ),
+    "unet": (
+        {"widths": [4, 6, 8, 10, 12]},
+        {"widths": [[5, 6, 8, 10, 12], [4, 5, 8, 10, 12], [4, 6, 7, 10, 12], [4, 6, 8, 9, 12], [4, 6, 8, 10, 11]]},
+    ),
 }
 
 pytestmark = pytest.mark.parametrize("name", MODELS)

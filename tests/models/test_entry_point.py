@@ -82,8 +82,8 @@ def test_it_learns(install) -> None:
 
 def test_it_is_planned_trained_and_read_back_like_our_own(install, write_dataset) -> None:
     from ukan.runs import open_run
-    from ukan.segment.prepare import plan_folder
     from ukan.segment.train import train
+    from ukan.stage.prepare import plan_folder
 
     install(TINY)
     settings = ["model.name=tiny", "model.width=5", "train.epochs=1", "data.input_size=[32,32]", "split.folds=2"]

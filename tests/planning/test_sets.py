@@ -9,7 +9,7 @@ from ukan.errors import UserError
 from ukan.models import build_model
 from ukan.models.cost import model_cost, paper_gflops
 from ukan.plan import Plan, flatten
-from ukan.segment.recipes import load_recipe, load_set, recipe_sets, recipes
+from ukan.stage.recipes import load_recipe, load_set, recipe_sets, recipes
 
 # As printed: variant, IoU, F1, GFLOPs; the variant's one difference.
 TABLES: dict[str, dict[str, tuple[tuple[float, float, str] | None, dict[str, Any]]]] = {

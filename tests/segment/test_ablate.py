@@ -21,8 +21,8 @@ from ukan.plan import Plan
 from ukan.segment import ablate as stage
 from ukan.segment.ablate import Ablation, ablate
 from ukan.segment.ablation_table import describe, shown
-from ukan.segment.prepare import plan_folder
 from ukan.segment.train import train
+from ukan.stage.prepare import plan_folder
 
 SET = """\
 about: A made set.

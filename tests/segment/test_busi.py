@@ -8,7 +8,7 @@ import pytest
 from ukan.data.index import Index, index_folder
 from ukan.data.splits import choose_cases, make_splits
 from ukan.plan import Plan, SplitPlan
-from ukan.segment.recipes import load_recipe
+from ukan.stage.recipes import load_recipe
 
 
 @pytest.fixture(scope="module")

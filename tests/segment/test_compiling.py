@@ -9,7 +9,7 @@ from torch import nn
 from ukan.errors import UserError
 from ukan.nn.kan import KANLinear, compiler_problem
 from ukan.plan import DataPlan, Plan, TrainPlan
-from ukan.segment import train as stage
+from ukan.stage import train as stage
 
 
 def make_plan(choice: str, steps: int = 10) -> Plan:

@@ -18,7 +18,7 @@ from ukan.data.masks import read_truth
 from ukan.errors import DataError, UserError
 from ukan.imaging import read_labels, read_picture
 from ukan.segment.export import export_nnunet
-from ukan.segment.prepare import plan_folder
+from ukan.stage.prepare import plan_folder
 
 SMALL = ["split.folds=2", "data.input_size=[32,32]", "model.widths=[8,8,8]", "train.batch_size=2"]
 

@@ -46,7 +46,7 @@ def stop_when_logged(process: subprocess.Popen[str], log: Path, rows: int, numbe
 
 @pytest.fixture
 def plan(write_dataset) -> Path:
-    from ukan.segment.prepare import plan_folder
+    from ukan.stage.prepare import plan_folder
 
     folder = write_dataset(Path("data"), count=10, size=(32, 40))
     _, path, _ = plan_folder(folder, settings=SETTINGS)
@@ -95,7 +95,7 @@ def test_two_processes_train_one_run(write_dataset) -> None:
 
     Knots follow the data, over what entered in both: were they not the same, the next step would differ.
     """
-    from ukan.segment.prepare import plan_folder
+    from ukan.stage.prepare import plan_folder
 
     folder = write_dataset(Path("data"), count=10, size=(32, 40))
     further = ["train.batch_size=4", "train.epochs=6", "train.kan_update_every=3", "train.kan_update_until=1"]

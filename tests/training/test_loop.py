@@ -57,7 +57,7 @@ def fit_line(folder: Path, accelerator, plan: TrainPlan, *, validate=None, stop=
         optimizer=optimizer,
         make_batches=lambda step: (line_batch(s) for s in range(step, plan.epochs * 5)),
         compute_loss=compute_loss,
-        validate=validate or (lambda network: {"val_dice": 0.5}),
+        validate=validate or (lambda network, epoch: {"val_dice": 0.5}),
         plan=plan,
         steps_per_epoch=5,
         folder=FoldFolder(folder),
@@ -339,7 +339,7 @@ def test_knots_follow_the_data_as_often_and_as_long_as_the_plan_says(tmp_path, a
 def test_the_average_keeps_the_same_knots_and_stays_near_the_network(tmp_path, accelerator) -> None:
     averages = []
 
-    def validate(network: nn.Module) -> dict[str, float]:
+    def validate(network: nn.Module, epoch: int) -> dict[str, float]:
         averages.append(network)
         return {"val_dice": 0.5}
 

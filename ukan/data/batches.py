@@ -2,16 +2,17 @@
 not from the number of workers, nor from how often the run was interrupted."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ukan.data.augment import Augmenter
 from ukan.data.cache import Prepared
-from ukan.plan import DataPlan, TrainPlan
+from ukan.plan import DataPlan, DiffusePlan, TrainPlan
 
 
 class Batch(NamedTuple):
@@ -22,11 +23,19 @@ class Batch(NamedTuple):
     names: list[str]
 
 
-class TrainingSamples(Dataset[tuple[Tensor, Tensor, str]]):
+Drawn = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+"""Images (N, H, W, C) and targets (N, H, W, M) that no file holds."""
+
+
+class TrainingSamples(Dataset[tuple[Any, ...]]):
     """Sample (epoch, position): the slice at `position`, changed as it is in that epoch."""
 
-    def __init__(self, prepared: Prepared, names: Sequence[str], plan: TrainPlan, data: DataPlan) -> None:
+    def __init__(
+        self, prepared: Prepared, names: Sequence[str], plan: TrainPlan, data: DataPlan, drawn: Drawn | None = None
+    ) -> None:
+        """drawn: images that take a sample's place as often as data.synthetic_share says."""
         self.prepared, self.seed = prepared, plan.seed
+        self.drawn, self.share = drawn, data.synthetic_share if drawn else 0.0
         chosen = [(name, row) for name in names for row in training_rows(prepared, name, data.empty_slices)]
         self.names, self.rows = [name for name, _ in chosen], [row for _, row in chosen]
         self.augment = Augmenter(plan.augment, prepared.images_NHWC.shape[1:3], data.colour_order)
@@ -34,13 +43,20 @@ class TrainingSamples(Dataset[tuple[Tensor, Tensor, str]]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, str]:
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Any, ...]:
         epoch, position = key
         row = self.rows[position]
-        image, target = np.array(self.prepared.images_NHWC[row]), np.array(self.prepared.targets_NHWM[row])
+        images, targets, of = self.prepared.images_NHWC, self.prepared.targets_NHWM, row
+        name = self.names[position]
+        if self.drawn:
+            rng = np.random.default_rng([self.seed, epoch, row, 2])
+            if rng.random() < self.share:
+                (images, targets), of = self.drawn, int(rng.integers(len(self.drawn[0])))
+                name = f"drawn image {of}"
+        image, target = np.array(images[of]), np.array(targets[of])
         draw = int(np.random.SeedSequence([self.seed, epoch, row]).generate_state(1)[0])
         image, target = self.augment(image, target, draw)
-        return torch.from_numpy(image), torch.from_numpy(target).permute(2, 0, 1).float(), self.names[position]
+        return torch.from_numpy(image), torch.from_numpy(target).permute(2, 0, 1).float(), name
 
 
 def training_rows(prepared: Prepared, name: str, empty_slices: str) -> list[int]:
@@ -53,6 +69,38 @@ def training_rows(prepared: Prepared, name: str, empty_slices: str) -> list[int]
     count = min(len(empty), max(1, int(filled.sum())))
     spread = np.linspace(0, len(empty) - 1, count).round().astype(int)
     return sorted([*rows[filled].tolist(), *empty[spread].tolist()])
+
+
+class NoisyBatch(NamedTuple):
+    images_BHWC: Tensor
+    """uint8, prepared."""
+    targets_BMHW: Tensor
+    noise_BCHW: Tensor
+    times_B: Tensor
+    """Timesteps, from 0."""
+    told_B: Tensor
+    """Whether the network is told the condition."""
+    names: list[str]
+
+
+class NoisySamples(TrainingSamples):
+    """Samples of diffusion: as `TrainingSamples`, and with each the noise, the timestep and whether its condition is told.
+
+    All of it follows from the seed, the epoch and the sample, so that neither micro-batches nor a resumed run change it.
+    """
+
+    def __init__(
+        self, prepared: Prepared, names: Sequence[str], plan: TrainPlan, data: DataPlan, diffuse: DiffusePlan
+    ) -> None:
+        super().__init__(prepared, names, plan, data)
+        self.timesteps, self.drop = diffuse.timesteps, diffuse.drop_condition
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Any, ...]:
+        image, target, name = super().__getitem__(key)
+        rng = np.random.default_rng([self.seed, key[0], self.rows[key[1]], 1])
+        height, width, channels = image.shape
+        noise = torch.from_numpy(rng.standard_normal((channels, height, width), np.float32))
+        return image, target, noise, int(rng.integers(self.timesteps)), bool(rng.random() >= self.drop), name
 
 
 class StepSampler:
@@ -86,12 +134,13 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
     return max(1, count // batch_size)
 
 
-def training_batches(samples: TrainingSamples, sampler: StepSampler, workers: int, pin_memory: bool) -> Iterator[Batch]:
+def training_batches(samples: TrainingSamples, sampler: StepSampler, workers: int, pin_memory: bool) -> Iterator[Any]:
+    """`Batch`es, or `NoisyBatch`es of `NoisySamples`."""
     loader = DataLoader(
         samples,
         batch_sampler=sampler,
         num_workers=workers,
-        collate_fn=_collate,
+        collate_fn=_collate_noisy if isinstance(samples, NoisySamples) else _collate,
         pin_memory=pin_memory,
         worker_init_fn=_one_thread,
         generator=torch.Generator().manual_seed(0),  # the loader's own draws must not move the training's generator
@@ -112,6 +161,18 @@ def validation_batches(prepared: Prepared, names: Sequence[str], batch_size: int
 def _collate(samples: list[tuple[Tensor, Tensor, str]]) -> Batch:
     images, targets, names = zip(*samples, strict=True)
     return Batch(torch.stack(images), torch.stack(targets), list(names))
+
+
+def _collate_noisy(samples: list[tuple[Any, ...]]) -> NoisyBatch:
+    images, targets, noise, times, told, names = zip(*samples, strict=True)
+    return NoisyBatch(
+        torch.stack(images),
+        torch.stack(targets),
+        torch.stack(noise),
+        torch.tensor(times),
+        torch.tensor(told),
+        list(names),
+    )
 
 
 def _one_thread(worker: int) -> None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ukan.data.index import case_hash
 from ukan.data.masks import read_truth
 from ukan.data.preprocess import prepare_stack, prepare_truth, read_stack
+from ukan.data.windows import Window, cut, windows
 from ukan.errors import DataError
 from ukan.imaging import Geometry
 from ukan.paths import write_text
@@ -31,11 +32,12 @@ _DEPENDS_ON = {
     *("channels", "colour_order", "window", "input_size", "resize", "interpolation"),
     *("mask_rule", "target", "classes", "label_values"),
 }
+_UNLESS_DEFAULT = {"crop", "random_windows"}  # what came later: whole images keep the key they had before
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Cases ready for a network; a case is a row, a volume as many as it has slices."""
+    """Cases ready for a network; a case is a row, a volume as many as it has slices, window by window where it is cut."""
 
     names: list[str]
     slices: list[int]
@@ -70,6 +72,7 @@ def prepare_cases(
         "format": FORMAT,
         "cases": [(case.case, case.hash) for case in cases],
         **data.model_dump(mode="json", include=_DEPENDS_ON),
+        **data.model_dump(mode="json", include=_UNLESS_DEFAULT, exclude_defaults=True),
     }
     folder = cache_root() / f"{data.dataset}-{sha256_of(depends_on)[:16]}"
     found = _load(folder)
@@ -118,18 +121,22 @@ def _make(
     folder.parent.mkdir(parents=True, exist_ok=True)
     _remove_stale(folder.parent)
     making = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
-    ends = list(accumulate(case.slices for case in cases))
+    rows_of = [case.slices * max(1, data.random_windows) for case in cases]
+    ends = list(accumulate(rows_of))
     try:
         outputs = 1 if data.target == "multiclass" else len(data.classes)
         images = _memory_map(making / "images.npy", (ends[-1], height, width, data.channels))
         targets = _memory_map(making / "targets.npy", (ends[-1], height, width, outputs))
 
         def prepare(number: int) -> str | None:
-            case, rows = cases[number], slice(ends[number] - cases[number].slices, ends[number])
+            case, first = cases[number], ends[number] - rows_of[number]
             try:
                 opened = read_case(root, case, data)
-                images[rows] = prepare_stack(opened.image_DHWC, data)
-                targets[rows] = prepare_truth(opened.truth_KDHW, data)
+                size = opened.image_DHWC.shape[1], opened.image_DHWC.shape[2]
+                for k, window in enumerate(windows(size, data.crop, data.random_windows, case.case)):
+                    rows = slice(first + k * case.slices, first + (k + 1) * case.slices)
+                    images[rows] = prepare_stack(_cut(opened.image_DHWC, window, 1), data)
+                    targets[rows] = prepare_truth(_cut(opened.truth_KDHW, window, 2), data)
             except DataError as error:
                 return str(error)
             return None
@@ -145,7 +152,7 @@ def _make(
             raise DataError(f"{root}: {'; '.join(problems[:5])}{more}. If the folder moved, --data FOLDER")
         images.flush()
         targets.flush()
-        about = {"names": [case.case for case in cases], "slices": [case.slices for case in cases]}
+        about = {"names": [case.case for case in cases], "slices": rows_of}
         write_text(making / "names.json", json.dumps(about))
         try:
             making.rename(folder)
@@ -154,6 +161,11 @@ def _make(
                 raise
     finally:
         shutil.rmtree(making, ignore_errors=True)
+
+
+def _cut(stack: NDArray[Any], window: Window, axis: int) -> NDArray[Any]:
+    """A window of a stack whose height and width are `axis` and the one after it."""
+    return np.moveaxis(cut(np.moveaxis(stack, (axis, axis + 1), (0, 1)), window), (0, 1), (axis, axis + 1))
 
 
 def _memory_map(path: Path, shape: tuple[int, ...]) -> "np.memmap[Any, np.dtype[np.uint8]]":

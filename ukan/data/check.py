@@ -50,6 +50,8 @@ def doubts(facts: Sequence[Facts], rule: Rule, groups: Sequence[int]) -> list[Pr
 
 
 def _masks(facts: Sequence[Facts], rule: Rule) -> list[Problem]:
+    if not any(fact.case.masks for fact in facts):
+        return []
     problems = []
     for fact in facts:
         for name, values in zip(fact.case.masks, fact.mask_values, strict=True):

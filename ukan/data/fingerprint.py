@@ -38,6 +38,7 @@ def make_fingerprint(
     deep = [fact for fact in facts if fact.deep]
     values = Counter(value for fact in facts for mask in fact.mask_values for value in mask)
     multilabel = any(case.classes for case in cases)
+    masked = any(case.masks for case in cases)
     return Fingerprint(
         dataset=dataset,
         layout=layout,
@@ -45,7 +46,7 @@ def make_fingerprint(
         index_sha256=index_sha256,
         cases=len(cases),
         test=len(cases) - len(outside),
-        empty=sum(case.foreground == 0 for case, _ in outside),
+        empty=sum(case.foreground == 0 for case, _ in outside) if masked else 0,
         groups=len({case.group for case, _ in outside}),
         groups_with_object=len({case.group for case, _ in outside if case.foreground > 0}),
         grouped_by=grouped_by,

@@ -44,6 +44,8 @@ class Reading(TypedDict, total=False):
 
     layout: str | None
     """Read it as this layout instead of recognising it."""
+    without_masks: bool
+    """Where no layout with masks fits, read it as images alone."""
     dataset: str | None
     """The dataset's name here; the layout's or the folder's by default."""
     mask_rule: MaskRule | None
@@ -86,6 +88,7 @@ def index_folder(
     folder: Path,
     *,
     layout: str | None = None,
+    without_masks: bool = False,
     dataset: str | None = None,
     mask_rule: MaskRule | None = None,
     label_values: Sequence[int] = (),
@@ -101,7 +104,7 @@ def index_folder(
     """
     if mask_rule is not None and mask_rule not in get_args(MaskRule):
         raise UserError(f"data.mask_rule={mask_rule}: unknown. {nearest(str(mask_rule), list(get_args(MaskRule)))}")
-    layout, root = find_layout(folder, layout)
+    layout, root = find_layout(folder, layout, without_masks=without_masks)
     known = LAYOUTS[layout]
     cases, problems = known.find_cases(root)
     name = slug(dataset or known.DATASET or root.resolve().name)
@@ -198,6 +201,8 @@ def _read(root: Path, case: Case) -> Facts | list[Problem]:
 def _rule(layout: Layout, root: Path, facts: Sequence[Facts], by_hand: MaskRule | None, label_values: Sequence[int]) -> Rule:
     """The rule of the masks: by hand, as the layout knows it, as the dataset names its labels, or as the values suggest."""
     masks = [values for fact in facts for values in fact.mask_values]
+    if facts and not masks:
+        return Rule("nonzero", (), "there are no masks")
     found = tuple(sorted({value for values in masks for value in values if value > 0}))
     named = layout.label_names(root)
     classes_apart = any(fact.case.classes for fact in facts)

@@ -62,6 +62,13 @@ def prepare_truth(truth_KDHW: NDArray[np.bool_], data: DataPlan) -> NDArray[np.u
     return np.moveaxis(np.array(resized), 0, -1)
 
 
+def per_class(targets_DHWM: NDArray[np.uint8], data: DataPlan) -> NDArray[np.bool_]:
+    """Training targets back as masks (D, K, height, width)."""
+    if data.target == "multiclass":
+        return np.stack([targets_DHWM[..., 0] == k for k in range(1, data.outputs)], axis=1)
+    return np.moveaxis(targets_DHWM > 0, -1, 1)
+
+
 def at_size(probabilities_Khw: NDArray[np.float32], size: Sequence[int], data: DataPlan) -> NDArray[np.float32]:
     """Probabilities at the input size (K, h, w) back at an image's own size (height, width).
 
@@ -86,6 +93,20 @@ def to_input(images_BHWC: "torch.Tensor", data: DataPlan) -> "torch.Tensor":
     shift, scale = (torch.from_numpy(v).to(x.device)[:, None, None] for v in constants)
     x = (x - shift) / scale
     return x / 255 if data.normalization == "published" else x  # U-KAN's dataset.py divides by 255 a second time
+
+
+def to_signed(images_BHWC: "torch.Tensor") -> "torch.Tensor":
+    """Prepared 8-bit images to what diffusion sees: (B, C, H, W), float32, from -1 to 1."""
+    return images_BHWC.permute(0, 3, 1, 2).float().div(127.5).sub(1)
+
+
+def to_condition(targets_BMHW: "torch.Tensor", data: DataPlan) -> "torch.Tensor":
+    """Training targets to what diffusion is told of masks: (B, K, H, W), 1 inside each class and -1 elsewhere."""
+    import torch
+
+    if data.target == "multiclass":
+        targets_BMHW = torch.cat([targets_BMHW == k for k in range(1, len(data.classes) + 1)], 1)
+    return (targets_BMHW > 0).float().mul(2).sub(1)
 
 
 def _prepare_image(image_HWC: NDArray[np.uint8], data: DataPlan) -> NDArray[np.uint8]:

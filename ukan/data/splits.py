@@ -18,6 +18,8 @@ def make_splits(cases: Sequence[Case], split: SplitPlan) -> Splits:
     """
     if split.official_test == "hold_out":
         cases = [case for case in cases if case.split != "test"]
+    if split.kind == "all":
+        return [{"train": sorted(case.case for case in cases), "val": []}]
     if split.kind == "published":
         return [published_split([case.case for case in cases], seed, split.held_out) for seed in split.seeds]
     folds = grouped_folds(cases, split.folds, split.seeds[0])

@@ -11,7 +11,7 @@ where nothing is predicted, recall where nothing is there, specificity where eve
 is empty: nan is counted, never averaged in or dropped in silence; `penalised` is the distance to show beside it.
 
 Its neighbours: `lesions` (which objects and images are found), `objects` (GlaS), `calibration`, `quality` (a predicted
-Dice), `familiarity` (unlike the training images) and `intervals`.
+Dice), `familiarity` (unlike the training images), `fidelity` and `memorisation` (generated images) and `intervals`.
 """
 
 from collections.abc import Callable, Sequence

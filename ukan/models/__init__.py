@@ -1,9 +1,12 @@
-"""MODELS: every network by name. Each keeps one contract: Model(in_channels, num_classes, **sizes), a `stride`, logits out.
+"""MODELS: every segmentation network by name, DENOISERS: every network of diffusion.
 
-Another package adds a network through the entry point group "ukan.models".
+A segmentation network keeps one contract: Model(in_channels, num_classes, **sizes), a `stride`, logits out. Another package
+adds one through the entry point group "ukan.models". A denoiser is called as diffusers' networks are, see
+`ukan.models.diffusion`.
 """
 
 import inspect
+from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -13,8 +16,12 @@ from torch.func import functional_call
 
 from ukan.errors import UserError, nearest
 from ukan.models.ukan import UKAN
+from ukan.models.unet import UNet
+from ukan.plan import Plan
 
-MODELS: dict[str, type[nn.Module]] = {"ukan": UKAN}
+MODELS: dict[str, type[nn.Module]] = {"ukan": UKAN, "unet": UNet}
+DENOISERS = {"diffusion-ukan": "DiffusionUKAN", "diffusion-ukan-as-written": "DiffusionUKANAsWritten"}
+"""Names in `ukan.models.diffusion`, which is imported where one is built: diffusers takes seconds to load."""
 
 
 def find_model(name: str) -> type[nn.Module]:
@@ -23,6 +30,8 @@ def find_model(name: str) -> type[nn.Module]:
         return MODELS[name]
     offered = {entry.name: entry for entry in entry_points(group="ukan.models")}
     if name not in offered:
+        if name in DENOISERS:
+            raise UserError(f"model.name: {name} is a network of diffusion (ukan plan --task diffuse)")
         raise UserError(f"model.name: no model {name!r}. {nearest(name, [*MODELS, *offered])}")
     entry = offered[name]
     package = entry.dist.name if entry.dist else entry.module
@@ -34,6 +43,13 @@ def find_model(name: str) -> type[nn.Module]:
     if broken := _broken_promise(model):
         raise UserError(f"model.name: {name} of the package {package} cannot be used: {broken}")
     return model
+
+
+def find_denoiser(name: str) -> type[nn.Module]:
+    """The class behind a name of DENOISERS."""
+    if name not in DENOISERS:
+        raise UserError(f"model.name: no network of diffusion {name!r}. {nearest(name, list(DENOISERS))}")
+    return getattr(import_module("ukan.models.diffusion"), DENOISERS[name])
 
 
 def _broken_promise(model: Any) -> str | None:
@@ -54,18 +70,39 @@ def _broken_promise(model: Any) -> str | None:
 
 def model_sizes(name: str) -> dict[str, Any]:
     """The named sizes a model takes, with their defaults."""
-    parameters = inspect.signature(find_model(name)).parameters.values()
+    model = find_denoiser(name) if name in DENOISERS else find_model(name)
+    parameters = inspect.signature(model).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
 def build_model(name: str, in_channels: int, num_classes: int, sizes: dict[str, Any]) -> nn.Module:
-    """A network with fresh weights; an unknown or impossible size is answered with what would do."""
+    """A segmentation network with fresh weights; an unknown or impossible size is answered with what would do."""
+    return _build(find_model(name), name, (in_channels, num_classes), sizes)
+
+
+def build_denoiser(
+    name: str, channels: int, num_classes: int, mask_channels: int, input_size: tuple[int, int], sizes: dict[str, Any]
+) -> nn.Module:
+    """A network of diffusion with fresh weights; errors as of `build_model`."""
+    return _build(find_denoiser(name), name, (channels, num_classes, mask_channels, list(input_size)), sizes)
+
+
+def build_network(plan: Plan) -> nn.Module:
+    """The network of a plan of any task, with fresh weights."""
+    data, model = plan.data, plan.model
+    if plan.diffuse is None:
+        return build_model(model.name, data.channels, data.outputs, model.sizes)
+    masks = len(data.classes) if plan.diffuse.condition == "mask" else 0
+    return build_denoiser(model.name, data.channels, len(plan.diffuse.classes), masks, data.input_size, model.sizes)
+
+
+def _build(model: type[nn.Module], name: str, given: tuple[Any, ...], sizes: dict[str, Any]) -> nn.Module:
     known = model_sizes(name)
     for size in sizes:
         if size not in known:
             raise UserError(f"model.{size}: {name} takes no such size. {nearest(size, list(known))}")
     try:
-        return find_model(name)(in_channels, num_classes, **sizes)
+        return model(*given, **sizes)
     except (ValueError, TypeError) as error:
         raise UserError(f"model: {error}") from error
 

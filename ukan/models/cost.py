@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ukan.errors import UserError
-from ukan.models import build_model
+from ukan.models import DENOISERS, build_denoiser, build_model
 
 
 class Cost(NamedTuple):
@@ -19,12 +19,21 @@ class Cost(NamedTuple):
 
 
 def model_cost(name: str, in_channels: int, num_classes: int, sizes: dict[str, Any], input_size: tuple[int, int]) -> Cost:
-    """Raises UserError for sizes the network does not take, with those it does."""
+    """A network of diffusion is asked for one step without guidance.
+
+    Raises UserError for sizes the network does not take, with those it does.
+    """
     with torch.device("meta"):
-        model = build_model(name, in_channels, num_classes, sizes)
-        images = torch.empty(2, in_channels, *input_size), torch.empty(4, in_channels, *input_size)
+        if name in DENOISERS:
+            model = build_denoiser(name, in_channels, num_classes, 0, input_size, sizes)
+            return _cost(model, (in_channels, *input_size), torch.zeros(()))
+        return _cost(build_model(name, in_channels, num_classes, sizes), (in_channels, *input_size))
+
+
+def _cost(model: nn.Module, shape: tuple[int, ...], *given: torch.Tensor) -> Cost:
+    images = (torch.empty(count, *shape, device="meta") for count in (2, 4))
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    (flops, kept), (_, kept_of_four) = (_measure(model, image) for image in images)
+    (flops, kept), (_, kept_of_four) = (_measure(model, image, *given) for image in images)
     # The difference leaves out what is kept once, whatever the batch: products of weights.
     return Cost(parameters, flops // 2, (kept_of_four - kept) // 2)
 
@@ -56,7 +65,7 @@ def paper_gflops(name: str, in_channels: int, num_classes: int, sizes: dict[str,
     return macs * 8 / 1e9
 
 
-def _measure(model: nn.Module, image: torch.Tensor) -> tuple[int, int]:
+def _measure(model: nn.Module, *given: torch.Tensor) -> tuple[int, int]:
     """FLOPs of a forward pass and the bytes it keeps, parameters not among them."""
     saved: dict[int, torch.UntypedStorage] = {}  # held, so that no address is used twice
 
@@ -70,7 +79,7 @@ def _measure(model: nn.Module, image: torch.Tensor) -> tuple[int, int]:
     torch.set_deterministic_debug_mode(0)  # fills that an earlier training asked for would be counted
     with counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         try:
-            model(image)
+            model(*given)
         except ValueError as error:  # the network says itself which sizes it takes
             raise UserError(f"data.input_size: {error}") from error
         finally:

@@ -53,22 +53,7 @@ class UKAN(nn.Module):
         super().__init__()
         _validate(widths, kan_layers, skip)
 
-        def make(kind: str, channels: int) -> nn.Module:
-            if kind == "mlp":
-                return in_place_of_kan(nn.Linear(channels, channels))
-            if kind == "wide-mlp":
-                hidden = (1 + grid_size + spline_order + spline_scaler) * channels // 2
-                return in_place_of_kan(nn.Sequential(nn.Linear(channels, hidden), nn.SiLU(), nn.Linear(hidden, channels)))
-            return KANLinear(
-                channels,
-                channels,
-                grid_size=grid_size,
-                spline_order=spline_order,
-                base_activation=base_activation,
-                spline_scaler=spline_scaler,
-                beyond=beyond,
-            )
-
+        make = layer_maker(grid_size, spline_order, base_activation, spline_scaler, beyond)
         c3, d1, d2 = widths
         c1, c2 = c3 // 8, c3 // 4
         self.encoder1 = DoubleConv(in_channels, c1, c1)
@@ -88,6 +73,10 @@ class UKAN(nn.Module):
         self.fuse = nn.ModuleList(nn.Conv2d(2 * c, c, 1) for c in (d1, c3, c2, c1)) if skip == "cat" else None
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        return self.run(x_BCHW)
+
+    def run(self, x_BCHW: Tensor, *beside: Tensor) -> Tensor:
+        """The forward pass; `beside` is what other token blocks than KANBlock take beside their tokens (a time)."""
         height, width = x_BCHW.shape[-2:]
         if height % self.stride or width % self.stride:
             fits = tuple(max(1, round(side / self.stride)) * self.stride for side in (height, width))
@@ -99,13 +88,13 @@ class UKAN(nn.Module):
         skip2 = F.max_pool2d(self.encoder2(skip1), 2)
         skip3 = F.max_pool2d(self.encoder3(skip2), 2)
         # Tokenized KAN phase.
-        skip4 = through_tokens(self.patch_embed3(skip3), self.block1, self.norm3)
-        bottom = through_tokens(self.patch_embed4(skip4), self.block2, self.norm4)
+        skip4 = through_tokens(self.patch_embed3(skip3), self.block1, self.norm3, *beside)
+        bottom = through_tokens(self.patch_embed4(skip4), self.block2, self.norm4, *beside)
         # Decoder: convolve, double the side, meet the skip.
         x = self._meet(self.decoder1(bottom), skip4, 0)
-        x = through_tokens(x, self.dblock1, self.dnorm3)
+        x = through_tokens(x, self.dblock1, self.dnorm3, *beside)
         x = self._meet(self.decoder2(x), skip3, 1)
-        x = through_tokens(x, self.dblock2, self.dnorm4)
+        x = through_tokens(x, self.dblock2, self.dnorm4, *beside)
         x = self._meet(self.decoder3(x), skip2, 2)
         x = self._meet(self.decoder4(x), skip1, 3)
         return self.final(_double(self.decoder5(x)))
@@ -113,6 +102,30 @@ class UKAN(nn.Module):
     def _meet(self, x: Tensor, skip: Tensor, level: int) -> Tensor:
         x = _double(x)
         return x + skip if self.fuse is None else self.fuse[level](torch.cat((x, skip), 1))
+
+
+def layer_maker(
+    grid_size: int, spline_order: int, base_activation: Activation, spline_scaler: bool, beyond: Beyond
+) -> MakeLayer:
+    """What makes a layer of a kind and width: a KAN layer of these sizes, or its stand-in."""
+
+    def make(kind: str, channels: int) -> nn.Module:
+        if kind == "mlp":
+            return in_place_of_kan(nn.Linear(channels, channels))
+        if kind == "wide-mlp":
+            hidden = (1 + grid_size + spline_order + spline_scaler) * channels // 2
+            return in_place_of_kan(nn.Sequential(nn.Linear(channels, hidden), nn.SiLU(), nn.Linear(hidden, channels)))
+        return KANLinear(
+            channels,
+            channels,
+            grid_size=grid_size,
+            spline_order=spline_order,
+            base_activation=base_activation,
+            spline_scaler=spline_scaler,
+            beyond=beyond,
+        )
+
+    return make
 
 
 class DoubleConv(nn.Module):
@@ -191,11 +204,11 @@ def token_stage(channels: int, kan_layers: Sequence[str], make: MakeLayer) -> nn
     return nn.ModuleList([KANBlock(channels, kan_layers, make)])  # a list of one: so the published checkpoints name it
 
 
-def through_tokens(x: Tensor, blocks: nn.ModuleList, norm: nn.Module) -> Tensor:
+def through_tokens(x: Tensor, blocks: nn.ModuleList, norm: nn.Module, *beside: Tensor) -> Tensor:
     size = x.shape[-2:]
     tokens = to_tokens(x)
     for block in blocks:
-        tokens = block(tokens, size)
+        tokens = block(tokens, size, *beside)
     return to_map(norm(tokens), size)
 
 

@@ -68,6 +68,7 @@ def write_check_page(index: Index, path: Path) -> None:
     page = {
         "index": index,
         "f": f,
+        "masked": f is None or bool(f.mask_values),
         "kinds": _kinds(index.problems),
         "levels": Counter(problem.level for problem in index.problems),
         "pairs": [_show_pair(index.root, pair, cases) for pair in index.pairs[:PAIRS]],
@@ -131,7 +132,7 @@ def _picture(root: Path, case: Case, f: Fingerprint | None = None) -> Picture:
     told = ", ".join(word for word in (case.label, case.split) if word)
     title = case.case + (f" ({told})" if told else "")
     title += f", slice {shown + 1} of {len(values)}" if len(values) > 1 else ""
-    return pictures.picture(title + (f", {case.foreground:.1%} inside" if f else ""), drawn)
+    return pictures.picture(title + (f", {case.foreground:.1%} inside" if f and f.mask_values else ""), drawn)
 
 
 def _legend(f: Fingerprint) -> list[tuple[str, str]]:

@@ -61,7 +61,7 @@ def write_report(run_path: Path, *, data: Path | None = None) -> Path:
     held_out = _read(run.folder.scores, "held-out cases", "held-out", weights, command)
     others, stale = _read_others(run, weights, command)
     summary = held_out.summary
-    root, moved = _find_data(run, data)
+    root, moved = find_data(run, data)
     cases = tables.by_case(held_out.scores)
     page = {
         "run": run,
@@ -92,11 +92,12 @@ def write_report(run_path: Path, *, data: Path | None = None) -> Path:
         **record.origin(run, {evaluation.name: evaluation.summary for evaluation in (held_out, *others)}),
         "version": __version__,
     }
-    write_text(run.folder.report, _template().render(page))
+    write_text(run.folder.report, template("page.html.j2").render(page))
     return run.folder.report
 
 
-def _template() -> Any:
+def template(name: str) -> Any:
+    """A template of this folder."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,  # names of cases, classes and folders are the user's
@@ -106,7 +107,7 @@ def _template() -> Any:
     )
     environment.filters["number"] = tables.number
     environment.globals["mark"] = plots.mark
-    return environment.get_template("page.html.j2")
+    return environment.get_template(name)
 
 
 # Scores.
@@ -233,7 +234,7 @@ def _curves(run: Run, folds: Sequence[int]) -> list[Markup]:
 # Pictures.
 
 
-def _find_data(run: Run, given: Path | None) -> tuple[Path | None, str]:
+def find_data(run: Run, given: Path | None) -> tuple[Path | None, str]:
     """The raw folder, or None and where it was looked for. What was asked for and is not there is an error."""
     try:
         return run.data_root(given), ""

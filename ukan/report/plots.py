@@ -159,6 +159,100 @@ def learning_curves(fold: int, rows: Sequence[dict[str, str]], highest_loss: flo
     return _svg(figure, f"curves-{fold}", text)
 
 
+@matplotlib.rc_context(_STYLE)
+def loss_curves(fold: int, rows: Sequence[dict[str, str]]) -> Markup:
+    """Losses of a fold over its epochs, on a scale of ratios: they fall by orders, and may be of different units."""
+    figure = Figure(figsize=(4.6, 2.8), layout="constrained")
+    axes = figure.subplots()
+    _curve(axes, rows, "loss", BLUE)
+    _curve(axes, rows, "val_loss", ORANGE)
+    axes.set(ylabel="loss", xlabel="epoch", title=f"Fold {fold}")
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    _ratios(axes)
+    text = f"Losses of fold {fold}: {rows[-1]['epoch']} epochs, last training loss {float(rows[-1]['loss']):.3g}"
+    return _svg(figure, f"curves-{fold}", text)
+
+
+ERROR_BY_TIME = (Entry("●", BLUE, "training images"), Entry("■", ORANGE, "held-out images"))
+
+
+@matplotlib.rc_context(_STYLE)
+def error_by_time(bins: Sequence[dict[str, Any]]) -> Markup:
+    """The error of what is predicted of noisy images in ranges of timesteps: {from, to, training, held_out}."""
+    figure = Figure(figsize=(5, 3.2), layout="constrained")
+    axes = figure.subplots()
+    said = []
+    for key, (_, colour, text), marker in zip(("training", "held_out"), ERROR_BY_TIME, "os", strict=True):
+        times, errors = [(b["from"] + b["to"]) / 2 for b in bins], [b[key] for b in bins]
+        axes.plot(times, errors, color=colour, marker=marker, markersize=4, linewidth=1.4)
+        said.append(f"{text}: {', '.join(f'{error:.3g}' for error in errors)}")
+    axes.set(xlabel="timestep (0: hardly any noise)", ylabel="squared error", title="Error by timestep")
+    _ratios(axes)
+    return _svg(figure, "error-by-time", f"Mean squared error by timestep, from little noise to much. {'; '.join(said)}")
+
+
+class Draws(NamedTuple):
+    """What a distance is over repeated draws of images."""
+
+    mean: float
+    interval: tuple[float, float]
+
+
+@matplotlib.rc_context(_STYLE)
+def with_floor(title: str, generated: Draws, floor: Draws, name: str) -> Markup:
+    """A distance of generated images and, below, of real images among themselves: points with intervals.
+
+    name: part of the plot's own names, one for each plot of a page.
+    """
+    figure = Figure(figsize=(4.6, 1.7), layout="constrained")
+    axes = figure.subplots()
+    for y, draws, colour, marker in ((1, generated, BLUE, "o"), (0, floor, ORANGE, "s")):
+        axes.plot(draws.interval, (y, y), color=colour, linewidth=2, marker="|", markersize=9, solid_capstyle="butt")
+        axes.plot(draws.mean, y, color=colour, marker=marker, markersize=6)
+    axes.set(ylim=(-0.6, 1.6), title=title)
+    axes.set_yticks((1, 0), ("generated", "real: the floor"))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.spines["left"].set_visible(False)
+    axes.tick_params("y", length=0)
+    (low, high), (floor_low, floor_high) = generated.interval, floor.interval
+    text = f"{title}: generated {generated.mean:.4g} ({low:.4g} to {high:.4g}), "
+    return _svg(figure, name, text + f"real {floor.mean:.4g} ({floor_low:.4g} to {floor_high:.4g})")
+
+
+NEAREST = (Entry("■", BLUE, "generated images"), Entry("■", ORANGE, "held-out real images"))
+
+
+@matplotlib.rc_context(_STYLE)
+def nearest_histogram(
+    generated: Sequence[float], held_out: Sequence[float], threshold: float | None, title: str, name: str
+) -> Markup:
+    """Two histograms in one: the distance to the nearest training image, in shares of the images; dashed: the threshold."""
+    figure = Figure(figsize=(5, 3.2), layout="constrained")
+    axes = figure.subplots()
+    both = [*generated, *held_out]
+    edges = np.linspace(min(both), max(both) + 1e-9, 31)
+    for distances, (_, colour, _) in zip((generated, held_out), NEAREST, strict=True):
+        if len(distances):
+            shares = np.full(len(distances), 100 / len(distances))
+            axes.hist(distances, bins=edges.tolist(), weights=shares, color=colour, alpha=0.45)
+            axes.hist(distances, bins=edges.tolist(), weights=shares, color=colour, histtype="step", linewidth=1.4)
+    said = f"Histograms of {title}: generated, median {np.median(generated):.3g}"
+    said += f"; held-out, median {np.median(held_out):.3g}" if len(held_out) else ""
+    if threshold is not None:
+        axes.axvline(threshold, color=_INK, linewidth=1.2, linestyle=(0, (2, 2)))
+        said += f"; threshold {threshold:.3g}"
+    axes.set(xlabel="distance to the nearest training image", ylabel="% of the images", title=title)
+    return _svg(figure, name, said)
+
+
+def _ratios(axes: Axes) -> None:
+    """Values on a scale of ratios, with numbers also where they span less than tenfold."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
 def _curve(axes: Axes, rows: Sequence[dict[str, str]], key: str, colour: str) -> None:
     points = [(int(row["epoch"]), float(row[key])) for row in rows if row[key]]
     if points:

@@ -60,19 +60,28 @@ def origin(run: Run, evaluations: dict[str, dict[str, Any]]) -> dict[str, Any]:
     trained: list[dict[str, Any]] = record.get("sessions", [])
     sessions = [("training", session) for session in trained]
     sessions += [(f"scoring: {name}", summary.get("environment", {})) for name, summary in evaluations.items()]
-    keys = ("started_at", "device", "processes", "precision", "workers", "cores", "python", "platform", "commit")
     folds = []
     for fold, sha256 in run.weights_sha256().items():
         made = record.get("folds", {}).get(fold, {})
         time = human_time(made["elapsed_s"]) if "elapsed_s" in made else "–"
         folds.append([fold, made.get("step", "–"), time, made.get("micro_batch") or "whole", sha256])
+    return {
+        "trained": bool(trained),
+        "imported": record.get("imported"),
+        **environments(sessions),
+        "fold_table": Table(["fold", "steps", "time", "micro-batch", "sha256 of the weights"], folds),
+        "data_root": record.get("data_root", "not recorded"),
+    }
+
+
+def environments(sessions: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    """Where and by which commands things were made: environments by what was made, training being one of them."""
+    keys = ("started_at", "device", "processes", "precision", "workers", "cores", "python", "platform", "commit")
     packages: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
     for what, session in sessions:
         for name, version in (session.get("packages") or {}).items():
             packages.setdefault(name, ({}, {}))[what != "training"][version or "not installed"] = None
     return {
-        "trained": bool(trained),
-        "imported": record.get("imported"),
         "sessions": Table(
             ["what", *(key.replace("_", " ") for key in keys)],
             [[what, *("–" if session.get(key) is None else session[key] for key in keys)] for what, session in sessions],
@@ -82,8 +91,6 @@ def origin(run: Run, evaluations: dict[str, dict[str, Any]]) -> dict[str, Any]:
             ["package", "training", "scoring"],
             [[name, *(", ".join(versions) or "–" for versions in found)] for name, found in packages.items()],
         ),
-        "fold_table": Table(["fold", "steps", "time", "micro-batch", "sha256 of the weights"], folds),
-        "data_root": record.get("data_root", "not recorded"),
     }
 
 

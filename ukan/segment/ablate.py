@@ -15,9 +15,9 @@ from ukan.paths import RUNS, AblationFolder, PlanFolder, RunFolder, slug
 from ukan.plan import Plan
 from ukan.segment.ablation_table import Line, Planned, compare, describe, write_table
 from ukan.segment.evaluate import evaluate
-from ukan.segment.prepare import check_folder, make_plan, masks_asked, read_settings, refuse_problems, save_plan
-from ukan.segment.recipes import RecipeSet, Variant, load_set
 from ukan.segment.train import train
+from ukan.stage.prepare import check_folder, make_plan, masks_asked, read_settings, refuse_problems, save_plan
+from ukan.stage.recipes import RecipeSet, Variant, load_set
 
 Progress = Callable[[int, int], None]
 Bar = Callable[[str], AbstractContextManager[Progress | None]]

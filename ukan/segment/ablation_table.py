@@ -16,7 +16,7 @@ from ukan.models.cost import Cost, paper_gflops
 from ukan.paths import AblationFolder, RunFolder, written_whole
 from ukan.plan import Plan, load_splits
 from ukan.runs import Run
-from ukan.segment.recipes import Variant
+from ukan.stage.recipes import Variant
 
 Interval = tuple[float, float] | None
 POOLED = ("iou_pooled", "dice_of_iou_pooled")

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ukan.data.cache import Prepared, prepare_cases, read_case
 from ukan.data.masks import read_instances
 from ukan.data.outputs import write_segmentation
+from ukan.data.preprocess import per_class
 from ukan.errors import DataError, UserError
 from ukan.inference import Predicted, decide, full_size, predict_stacks, training_flips
 from ukan.metrics import dice, dice_from_iou, iou, measure, penalised, pooled_iou
@@ -152,6 +153,8 @@ def external(run: Run, on: Path, layout: str | None) -> Task:
     if index.errors or index.fingerprint is None:
         raise DataError(f"{on}: {len(index.errors)} problem(s) keep cases from being used; `ukan check` lists them")
     found, data = index.fingerprint, run.plan.data
+    if not found.mask_values:
+        raise DataError(f"{on}: images without masks: there is nothing to compare with; `ukan predict` segments them")
     if (found.target, data.target) != ("binary", "binary") and found.classes != data.classes:
         raise UserError(f"{on}: its classes ({', '.join(found.classes)}) are not the run's ({', '.join(data.classes)})")
     data = data.model_copy(update={"dataset": found.dataset} | found.model_dump(include={"mask_rule", "label_values"}))
@@ -188,7 +191,7 @@ def _score_part(
             part.cases, predict_stacks(networks, stacks, plan, device, precision, flips=flips), strict=True
         ):
             targets = prepared.targets_NHWM[_slice(prepared.rows(case.case))]
-            truth_DKhw, found_DKhw = _per_class(targets, plan.data), decide(said.probabilities_DKhw, plan, axis=1)
+            truth_DKhw, found_DKhw = per_class(targets, plan.data), decide(said.probabilities_DKhw, plan, axis=1)
             near = near_object(truth_DKhw, found_DKhw)
             scored.tallies.append(np.stack([tally(said.probabilities_DKhw[box], truth_DKhw[box]) for box in (..., near)]))
             if plan.split.kind == "published":
@@ -251,13 +254,6 @@ def _as_published(run: Run, by_part: list[dict[str, float]]) -> dict[str, Any]:
         "by_fold": by_part,
         "paper": run.plan.published,
     }
-
-
-def _per_class(targets_DHWM: NDArray[np.uint8], data: DataPlan) -> NDArray[np.bool_]:
-    """Targets as masks (D, K, h, w)."""
-    if data.target == "multiclass":
-        return np.stack([targets_DHWM[..., 0] == k for k in range(1, data.outputs)], axis=1)
-    return np.moveaxis(targets_DHWM > 0, -1, 1)
 
 
 def _slice(rows: range) -> slice:

@@ -89,6 +89,8 @@ def _of_folder(folder: Path, layout: str | None, on_progress: Progress | None) -
             f"{folder}: {len(index.errors)} problem(s) keep cases from being used, `ukan check` lists them; "
             f"the first: {first.where}: {first.what} ({first.do})"
         )
+    if not index.fingerprint.mask_values:
+        raise DataError(f"{folder}: images without masks: nnU-Net would have nothing to learn from")
     train, test = ([case for case in index.cases if (case.split == "test") == is_test] for is_test in (False, True))
     return _Source(index.root, index.dataset, train, test, index.fingerprint, index.fingerprint, [])
 

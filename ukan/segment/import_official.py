@@ -30,7 +30,7 @@ from ukan.plan import Plan, read_yaml
 from ukan.planning.segment import plan_segment
 from ukan.runs import IMPORTED, Run
 from ukan.runtime import environment_record, is_out_of_memory
-from ukan.segment.prepare import load_recipe
+from ukan.stage.prepare import load_recipe
 
 Progress = Callable[[int, int], None]
 Weights = dict[str, Tensor]

@@ -44,7 +44,7 @@ def fit(
     optimizer: Optimizer,
     make_batches: Callable[[int], Iterable[BatchT]],
     compute_loss: Callable[[BatchT], Tensor],
-    validate: Callable[[nn.Module], dict[str, float]],
+    validate: Callable[[nn.Module, int], dict[str, float]],
     plan: TrainPlan,
     steps_per_epoch: int,
     folder: FoldFolder,
@@ -56,8 +56,8 @@ def fit(
 
     model and optimizer are prepared by accelerate. make_batches(step) gives the batches from that step on; a batch is a
     tuple of tensors and lists along the batch, its last field the names of its cases. compute_loss(batch) is the batch's
-    mean loss. validate(network) gives scores to watch: nothing is chosen by them. A UserError on the way says after which
-    step, and what was saved; weights that are not finite are never saved.
+    mean loss. validate(network, epoch) gives scores to watch: nothing is chosen by them. A UserError on the way says after
+    which step, and what was saved; weights that are not finite are never saved.
     """
     network = accelerator.unwrap_model(model)
     ema = EMA(network, plan.ema_decay) if plan.ema_decay else None
@@ -106,7 +106,7 @@ def fit(
                 row |= {"lr_kan": f"{rates['kan']:.3e}"} if "kan" in rates else {}
                 if epoch % plan.validate_every == 0 or state.step == last_step:
                     with explain_out_of_memory("lower infer.batch_size with `ukan plan ... --set`"):
-                        scores = validate(ema.network if ema else network)
+                        scores = validate(ema.network if ema else network, epoch)
                     progress.score({"held-out " + name.removeprefix("val_"): value for name, value in scores.items()})
                     row |= {name: f"{value:.6f}" for name, value in scores.items()}
                 if accelerator.is_main_process:

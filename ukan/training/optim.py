@@ -25,7 +25,15 @@ def make_optimizer(model: nn.Module, plan: TrainPlan) -> Optimizer:
 
 
 def learning_rate(peak: float, step: int, steps_per_epoch: int, plan: TrainPlan) -> float:
-    """The rate at a step: a linear rise over warmup_epochs, then a half cosine down to lr_end (never up to it)."""
+    """The rate at a step: a linear rise over warmup_epochs, then a half cosine down to lr_end (never up to it).
+
+    Of gradual_warmup, where lr_end says nothing, the shape is the published trace's: an epoch at the peak, then the cosine.
+    """
+    if plan.schedule == "gradual_warmup":
+        epoch, rise = step // steps_per_epoch, plan.warmup_epochs
+        if epoch <= rise:
+            return peak * (1 + (epoch / rise if rise else 1)) / 2
+        return peak * (1 + math.cos(math.pi * (epoch - rise - 1) / plan.epochs)) / 2
     total, warmup = plan.epochs * steps_per_epoch, plan.warmup_epochs * steps_per_epoch
     if step < warmup:
         return peak * (step + 1) / (warmup + 1)

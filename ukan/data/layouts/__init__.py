@@ -11,7 +11,7 @@ Each is a module (or an object) with
     find_cases(root) -> (cases, problems): all of them, files matched by name, unread; paths are relative to root
     label_names(root) -> {mask value: class name} where the dataset says so, else {}
 No folder is recognised by two layouts that name their dataset, unless it holds both datasets; layouts of any dataset come
-after those.
+after those. The last one, images without masks, is tried only where it is asked for or allowed.
 """
 
 import os
@@ -19,8 +19,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
-from ukan.data.layouts import busi, class_folders, cvc_clinicdb, folders, glas, isic, kvasir_seg, nnunet, ph2
-from ukan.data.layouts.answers import no_layout
+from ukan.data.layouts import busi, class_folders, cvc_clinicdb, folders, glas, images, isic, kvasir_seg, nnunet, ph2
+from ukan.data.layouts.answers import misspelt, no_layout
 from ukan.data.layouts.pairing import folders_in
 from ukan.data.problems import Problem
 from ukan.errors import DataError, UserError, nearest
@@ -51,29 +51,49 @@ LAYOUTS: dict[str, Layout] = {
     "nnunet": cast(Layout, nnunet),
     "class-folders": cast(Layout, class_folders),
     "folders": cast(Layout, folders),
+    "images": cast(Layout, images),
 }
+WITHOUT_MASKS = "images"
 
 _MOST_INSIDE = 50  # more folders than that are cases, not datasets
 
 
-def find_layout(root: Path, asked: str | None = None) -> tuple[str, Path]:
+def find_layout(root: Path, asked: str | None = None, *, without_masks: bool = False) -> tuple[str, Path]:
     """The name of the layout and the folder it starts at.
 
     That is `root`; or the folder around it, where root is but a part of a dataset; or the one folder inside it that fits.
-    Raises DataError where none or more than one would do, with the trees found and expected.
+    without_masks: where none fits that has masks, images alone will do. Raises DataError where none or more than one would
+    do, with the trees found and expected, and where images alone are asked for and there are masks.
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder" if not root.exists() else f"{root}: a file; give the dataset's folder")
     if asked is not None and asked not in LAYOUTS:
         raise UserError(f"--layout {asked}: unknown. {nearest(asked, list(LAYOUTS))}")
-    names = [asked] if asked else list(LAYOUTS)
+    if asked == WITHOUT_MASKS:
+        return _images_alone(root)
+    with_masks = [name for name in LAYOUTS if name != WITHOUT_MASKS]
+    names = [asked] if asked else with_masks
     named = [name for name in names if LAYOUTS[name].DATASET]
     # Part of a known dataset may look like a dataset of one's own: GlaS' Train_Folder is a folder of images and masks.
     found = _at(root, named) or _around(root, named) or _at(root, names) or _inside(root, names) or _around(root, names)
+    if found is None and without_masks and not asked and not misspelt(root, LAYOUTS.values()):
+        found = _at(root, [WITHOUT_MASKS])
     if found is None:
-        others = _at(root, [name for name in LAYOUTS if name not in names])
+        others = _at(root, [name for name in with_masks if name not in names])
         raise DataError(no_layout(root, {name: LAYOUTS[name] for name in names}, fitting=others[0] if others else ""))
     return found
+
+
+def _images_alone(root: Path) -> tuple[str, Path]:
+    with_masks = [name for name in LAYOUTS if name != WITHOUT_MASKS]
+    if found := _at(root, with_masks) or _inside(root, with_masks):
+        raise DataError(
+            f"{found[1]}: it has masks (layout {found[0]}): leave out --layout {WITHOUT_MASKS}, "
+            "or give the folder in which the images alone are"
+        )
+    if alone := _at(root, [WITHOUT_MASKS]):
+        return alone
+    raise DataError(no_layout(root, {WITHOUT_MASKS: LAYOUTS[WITHOUT_MASKS]}))
 
 
 def _at(place: Path, names: Sequence[str]) -> tuple[str, Path] | None:

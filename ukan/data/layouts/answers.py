@@ -1,6 +1,6 @@
 """What to say where no layout fits: the tree found, what nearly fits and what it lacks, the trees expected."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +29,20 @@ def no_layout(root: Path, layouts: Mapping[str, "Layout"], fitting: str = "") ->
     return "\n".join([head, *found, "Expected:" if len(wanted) == 1 else "Expected one of:", *expected])
 
 
+def misspelt(root: Path, layouts: Iterable["Layout"]) -> bool:
+    """Whether a folder that a layout lacks may be there under a name slightly wrong: images/ and maks/."""
+    inner = folders_in(root)
+    if len(inner) == 1 and misspelt(inner[0], layouts := [*layouts]):
+        return True
+    return any(
+        _meant(root, names[0])
+        for layout in layouts
+        if _lacks(root, layout.NEEDS)
+        for names in layout.NEEDS
+        if not any(_folder(root, name) for name in names)
+    )
+
+
 def _lacks(root: Path, needs: Sequence[Sequence[str]]) -> str:
     """Which of the folders a layout needs are missing; "" unless some are there."""
     there = [next((folder for name in names if (folder := _folder(root, name))), None) for names in needs]
@@ -51,11 +65,17 @@ def _there(root: Path, folder: Path) -> str:
 
 
 def _missing(root: Path, name: str) -> str:
+    meant = _meant(root, name)
+    return f"{name}/ is missing" + (f" (is it {meant}/?)" if meant else "")
+
+
+def _meant(root: Path, name: str) -> str:
+    """The folder there whose name is nearly this one; "" where there is none."""
     parent, _, last = name.rpartition("/")
     place = _folder(root, parent) if parent else root
     beside = {plain(path.name): below(root, path) for path in folders_in(place)} if place else {}
     close = get_close_matches(plain(last), beside, n=1, cutoff=0.75)
-    return f"{name}/ is missing" + (f" (is it {beside[close[0]]}/?)" if close else "")
+    return beside[close[0]] if close else ""
 
 
 def _loose_images(root: Path) -> str:

@@ -56,7 +56,11 @@ def load_recipe(name: str) -> dict[str, Any]:
         raise UserError(f"--recipe {name}: a set of recipes; `ukan ablate FOLDER {name}` runs it")
     keys = flatten({key: value for key, value in content.items() if key != "reasons"})
     # Sizes of the network are the network's to check.
-    _refuse_unknown(path, [key for key in keys if not key.startswith("model.")], [*settable_keys(), *_RULES])
+    _refuse_unknown(
+        path,
+        [key for key in keys if not key.startswith("model.")],
+        [*settable_keys(task=content.get("task", "segment")), *_RULES],
+    )
     return content
 
 
@@ -73,6 +77,11 @@ def load_set(name: str) -> RecipeSet:
     if not isinstance(named, dict) or not named:
         raise UserError(f"{path}: a set has variants, each a name and what it changes; `variants` holds none")
     base = load_recipe(content["recipe"]) if "recipe" in content else {}
+    if base.get("task", "segment") != "segment":
+        raise UserError(
+            f"{path}: {content['recipe']} is of the task {base['task']}; sets compare segmentations, "
+            "so make a plan of each with `ukan plan --set` and judge them by `ukan fid`"
+        )
     common = content.get("common") or {}
     made = RecipeSet(slug(path.stem), str(content.get("about", "")).strip(), {})
     for variant, changes in named.items():

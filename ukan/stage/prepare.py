@@ -13,9 +13,13 @@ from ukan.data.problems import write_problems
 from ukan.data.splits import Splits, choose_cases, make_splits
 from ukan.errors import DataError, UserError
 from ukan.paths import PLANS, PlanFolder, slug, write_text
-from ukan.plan import Plan, flatten, parse_settings, settable_keys
-from ukan.planning.segment import PresetName, plan_segment
-from ukan.segment.recipes import load_recipe
+from ukan.plan import Plan, Task, flatten, parse_settings, settable_keys
+from ukan.planning.decisions import PresetName
+from ukan.planning.diffuse import plan_diffuse
+from ukan.planning.segment import plan_segment
+from ukan.sampling import make_scheduler
+from ukan.stage.recipes import load_recipe
+from ukan.stage.synthetic import synthetic_run
 
 Progress = Callable[[int, int], None]
 
@@ -48,22 +52,32 @@ def plan_folder(
     name: str | None = None,
     budget_gib: float | None = None,
     preset: PresetName = "full",
+    task: Task | None = None,
     on_progress: Progress | None = None,
     **reading: Unpack[Reading],
 ) -> tuple[Plan, Path, Index]:
     """Fingerprint a raw folder and write a plan with its folds. Returns the plan, its path and the index.
 
+    The task is the recipe's, or segment.
+
     `reading` says how the folder is read, see `Reading`; what settings and recipe say of masks goes before it. Raises
     DataError where files cannot be used: they are listed in problems.csv.
     """
     content = load_recipe(recipe) if recipe else {}
+    if task and content.get("task", task) != task:
+        raise UserError(f"--task {task}: the recipe {recipe} is of the task {content['task']}; leave one of them out")
+    content = content | ({"task": task} if task else {})
     values = read_settings(content, settings)
     if budget_gib is not None:
         values["budget_gib"] = budget_gib
+    if content.get("task") == "diffuse":
+        reading["without_masks"] = True
     index, place = check_folder(folder, on_progress=on_progress, **(reading | masks_asked(content, values)))
     refuse_problems(folder, index, place)
     plan_name = slug(name or recipe or _model_asked(content, settings))
     plan, splits = make_plan(index, plan_name, recipe=recipe, content=content, values=values, preset=preset)
+    if plan.data.synthetic:
+        synthetic_run(plan.data)  # refused now, not when training starts
     save_plan(plan, splits, place)
     return plan, place.plan(plan_name), index
 
@@ -92,7 +106,8 @@ def make_plan(
     from ukan.models.cost import model_cost
 
     assert index.fingerprint, "refuse_problems comes first"
-    plan = plan_segment(
+    make = plan_diffuse if content.get("task") == "diffuse" else plan_segment
+    plan = make(
         index.fingerprint,
         name=name,
         empty_cases=LAYOUTS[index.layout].EMPTY_CASES,
@@ -103,8 +118,14 @@ def make_plan(
         settings=values,
         preset=preset,
     )
+    if plan.diffuse:
+        make_scheduler(plan.diffuse)  # refused now, not when it is trained
     plan = plan.model_copy(update={"recipe": recipe, "data": plan.data.model_copy(update={"left_out": index.left_out})})
-    return plan, make_splits(choose_cases(index.cases, plan.data.empty_cases), plan.split)
+    cases = choose_cases(index.cases, plan.data.empty_cases)
+    if plan.diffuse and plan.diffuse.classes:  # a class may have no case that takes part
+        there = tuple(name for name in plan.diffuse.classes if any(case.label == name for case in cases))
+        plan = plan.model_copy(update={"diffuse": plan.diffuse.model_copy(update={"classes": there})})
+    return plan, make_splits(cases, plan.split)
 
 
 def save_plan(plan: Plan, splits: Splits, place: PlanFolder) -> None:
@@ -130,7 +151,9 @@ def read_settings(recipe: Mapping[str, Any], settings: Sequence[str]) -> dict[st
     """What --set says, by dotted key; the sizes it may name are those of the model that it, or the recipe, asks for."""
     from ukan.models import model_sizes
 
-    return parse_settings(settings, settable_keys(list(model_sizes(_model_asked(recipe, settings)))))
+    return parse_settings(
+        settings, settable_keys(list(model_sizes(_model_asked(recipe, settings))), recipe.get("task", "segment"))
+    )
 
 
 def masks_asked(recipe: Mapping[str, Any], values: Mapping[str, Any]) -> Reading:
@@ -151,7 +174,8 @@ def _model_asked(recipe: Mapping[str, Any], settings: Sequence[str]) -> str:
     for setting in settings:
         if setting.startswith("model.name="):
             return setting.partition("=")[2].strip()
-    return recipe.get("model", {}).get("name", "ukan")
+    default = "diffusion-ukan" if recipe.get("task") == "diffuse" else "ukan"
+    return recipe.get("model", {}).get("name", default)
 
 
 def _relative(root: Path, start: Path) -> str:

@@ -1,0 +1,1 @@
+"""Diffusion, stage by stage: each reads files, calls the rooms below, and writes files."""
