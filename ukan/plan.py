@@ -409,7 +409,7 @@ class Plan(_Part):
                 f"diffuse.classes {list(self.diffuse.classes)} do not go with condition={self.diffuse.condition}"
             )
         if self.task == "segment" and self.split.kind == "all":
-            raise ValueError("split.kind=all holds nothing out: for task diffuse only")
+            raise ValueError("split.kind=all holds nothing out, which only the task diffuse can do; set it to folds")
         return self
 
     @model_validator(mode="after")

@@ -91,10 +91,11 @@ class Decisions:
         _refuse_contradictions(f, self.values)
         return modality, channels, len(classes) + (target == "multiclass")
 
-    def split(self, f: Fingerprint, wanted: int, prefix: str) -> int:
-        """The folds; gives how many images one is trained on."""
-        kind = self.decide("split.kind", "folds", "every case is scored once, by a network that never saw its group")
-        official_test = self.decide("split.official_test", "hold_out", _official_test_because(f))
+    def split(self, f: Fingerprint, wanted: int, prefix: str, *, folds_because: str, test_because: str) -> int:
+        """The folds; gives how many images one is trained on. test_because: what becomes of an official test part."""
+        kind = self.decide("split.kind", "folds", folds_because)
+        because = f"{f.test} {test_because}" if f.test else "there is no official test part"
+        official_test = self.decide("split.official_test", "hold_out", because)
         cases, groups = _taking_part(f, self.values["data.empty_cases"], official_test)
         if kind == "published":
             held_out = self.decide("split.held_out", 0.2, "as published")
@@ -212,12 +213,6 @@ def _choose_window(f: Fingerprint) -> tuple[Any, str]:
         low, high = math.floor(f.intensity[0]), math.ceil(f.intensity[1])
         return [low, high], "Hounsfield units have a meaning: 0.5th to 99.5th percentile inside all masks, as in nnU-Net"
     return "image", "values of more than 8 bits without a common scale: each image's own range"
-
-
-def _official_test_because(f: Fingerprint) -> str:
-    if f.test:
-        return f"{f.test} official test cases stay outside the folds; `ukan evaluate --test` scores them once"
-    return "there is no official test part"
 
 
 def _taking_part(f: Fingerprint, empty_cases: str, official_test: str) -> tuple[int, int]:

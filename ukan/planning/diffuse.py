@@ -71,7 +71,13 @@ def plan_diffuse(
     modality, channels, _ = decisions.cases(f, empty_cases, mask_rule_because)
     decide("data.crop", "square", "the largest centred square: nothing is stretched, no border is made up")
     decide("data.random_windows", 0, "one window an image")
-    images = decisions.split(f, FOLDS, "fold 0 is trained, its held-out part judges; other folds with --fold: ")
+    images = decisions.split(
+        f,
+        FOLDS,
+        "fold 0 is trained, its held-out part judges; other folds with --fold: ",
+        folds_because="a part of the images is held out for judging, no group on both sides",
+        test_because="official test cases are neither trained on nor looked at",
+    )
     images *= max(1, decisions.values["data.random_windows"])
     condition = decide("diffuse.condition", "none", "images from noise alone")
     classes = _classes(f, condition)

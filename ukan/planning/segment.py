@@ -86,7 +86,13 @@ def plan_segment(
     decide("data.synthetic", None, "real images only")
     decide("data.synthetic_share", 0.5, "of no effect without data.synthetic")
 
-    images = decisions.split(f, effort.folds, effort.prefix)
+    images = decisions.split(
+        f,
+        effort.folds,
+        effort.prefix,
+        folds_because="every case is scored once, by a network that never saw its group",
+        test_because="official test cases stay outside the folds; `ukan evaluate --test` scores them once",
+    )
 
     # The network, its input and the batch: what the pictures ask for, within the budget.
     model = decide("model.name", "ukan", "what this project is about")

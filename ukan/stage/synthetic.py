@@ -61,7 +61,10 @@ def synthetic_images(
 def synthetic_run(data: DataPlan) -> Run:
     """The run data.synthetic. Raises UserError where it is none whose images can be learned from."""
     assert data.synthetic
-    run = open_run(Path(data.synthetic), "diffuse")
+    try:
+        run = open_run(Path(data.synthetic), "diffuse")
+    except UserError as error:
+        raise type(error)(f"data.synthetic={error}") from error
     where, theirs = run.folder.root, run.plan
     assert theirs.diffuse
     if theirs.diffuse.condition != "mask":
