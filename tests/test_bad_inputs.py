@@ -650,7 +650,7 @@ TABLE: dict[str, list[Row]] = {
             "plan data --task diffuse --set diffuse.condition=class", 2, "sub-folders"),
         Row("masks to draw for, where there are none", nothing,
             "plan photos --layout images --task diffuse --set diffuse.condition=mask", 2, "no masks"),
-        Row("nothing held out of a segmentation", nothing, "plan data --set split.kind=all", 2, "for task diffuse only"),
+        Row("nothing held out of a segmentation", nothing, "plan data --set split.kind=all", 2, "set it to folds"),
         Row("an input size that the network cannot halve so often", nothing,
             "plan data --task diffuse --set data.input_size=[48,48]", 2, "multiple"),
         Row("a level of attention that there is not", nothing,

@@ -173,8 +173,6 @@ class DataPlan(_Part):
     def _sizes(self) -> "DataPlan":
         if min(self.input_size) < 1:
             raise ValueError(f"input_size must be positive, got {list(self.input_size)}")
-        if self.normalization != "image" and self.channels not in (1, 3):
-            raise ValueError(f"normalization={self.normalization} knows 1 or 3 channels, not {self.channels}; use image")
         if isinstance(self.window, tuple) and not self.window[0] < self.window[1]:
             raise ValueError(f"window must rise, got {list(self.window)}")
         if (self.target == "multiclass") != (self.mask_rule == "labels"):
@@ -356,7 +354,7 @@ class DiffusePlan(_Part):
     scheduler: str = "DDIM"
     """One of diffusers' schedulers, by which images are drawn."""
     steps: Annotated[int, Field(ge=1)] = 50
-    """Evaluations of the network an image."""
+    """Steps of the scheduler an image; in each the network is evaluated once, by Heun and KDPM2 twice."""
     scheduler_options: dict[str, bool | int | float | str] = {}
     """Further arguments of that scheduler."""
     guidance: Annotated[float, Field(ge=0)] = 1.0
@@ -408,6 +406,12 @@ class Plan(_Part):
             raise ValueError(
                 f"diffuse.classes {list(self.diffuse.classes)} do not go with condition={self.diffuse.condition}"
             )
+        data = self.data
+        if self.task == "segment" and data.normalization != "image" and data.channels not in (1, 3):
+            said = f"data.normalization={data.normalization} knows 1 or 3 channels, not {data.channels}"
+            raise ValueError(f"{said}; use image")
+        if self.diffuse and self.diffuse.guidance != 1 and not self.diffuse.drop_condition:
+            raise ValueError("diffuse.guidance: nothing is learned without the condition while drop_condition is 0")
         if self.task == "segment" and self.split.kind == "all":
             raise ValueError("split.kind=all holds nothing out, which only the task diffuse can do; set it to folds")
         return self

@@ -26,7 +26,7 @@ _SHORT = {
 }
 _NOT_OURS = ("DPMSolverSDEScheduler", "EDMEulerScheduler", "EDMDPMSolverMultistepScheduler")
 """Noise of their own that no seed of a sample decides, or a parametrisation of their own."""
-_OURS: dict[str, Any] = {"timestep_spacing": "trailing", "skip_prk_steps": True}
+_OURS: dict[str, Any] = {"timestep_spacing": "trailing", "skip_prk_steps": True, "lower_order_final": True}
 _OTHER_NOISE = ("trained_betas", "rescale_betas_zero_snr")
 
 

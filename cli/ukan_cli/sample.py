@@ -1,5 +1,6 @@
 """`ukan sample`"""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +19,7 @@ def sample(
         int | None, typer.Option("-n", "--count", help="How many images; 64 by default, or one for each of --masks.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The seed of the first image; the others' follow.")] = 0,
-    steps: Annotated[int | None, typer.Option(help="Evaluations of the network an image, instead of the plan's.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of the scheduler an image, instead of the plan's.")] = None,
     scheduler: Annotated[
         str | None, typer.Option(help="DDIM, DDPM, DPM-Solver++, UniPC, Euler or another of diffusers'.")
     ] = None,
@@ -53,6 +54,8 @@ def sample(
             data=data,
             on_progress=tell,
         )
+    if os.environ.get("RANK", "0") != "0":  # of several processes one speaks
+        return
     print(f"{done.written} images written to {done.folder.images}, {done.skipped} already there")
     print(f"all of the first at a glance: {done.folder.grid}")
     print(f"next: ukan fid {shell_word(run)} {shell_word(output)}")

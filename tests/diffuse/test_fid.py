@@ -98,11 +98,49 @@ def diffusion_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[.
         return folder
 
     fake_run = types.SimpleNamespace(
-        finished_folds=[1, 3], weights_sha256=lambda: {"1": "one", "3": "three"}, folder=RunFolder(tmp_path / "runs" / "toy")
+        finished_folds=[1],
+        weights_sha256=lambda: {"1": "one", "3": "three"},
+        folder=RunFolder(tmp_path / "runs" / "toy"),
+        plan=types.SimpleNamespace(split=types.SimpleNamespace(kind="folds")),
     )
     asked: list[tuple[int, Path | None]] = []
     make.asked = asked  # type: ignore[attr-defined]
+    make.run = fake_run  # type: ignore[attr-defined]
     return make
+
+
+# What is known of who drew them.
+
+
+def test_images_that_no_fold_owns_up_to_are_not_judged_where_several_could_have_drawn_them(
+    diffusion_run: Callable[..., Path], folders: tuple[Path, Path]
+) -> None:
+    run, fake = diffusion_run(pictures(2, 20), pictures(3, 50)), folders[1]
+    diffusion_run.run.finished_folds = [1, 3]  # type: ignore[attr-defined]
+    assert "which of the 2 trained folds" in refused(run, fake)
+    images = fake.rename(fake.with_name("images"))
+    write_text(images.parent / "sample.json", json.dumps({"settings": {"fold": 3, "weights_sha256": "three"}}))
+    record, place = compare_images(run, images, device="cpu")  # the folder within what `ukan sample` filled
+    assert record["fold"] == 3 and json.loads((place / "sample.json").read_text())["settings"]["fold"] == 3
+
+
+def test_masks_among_the_real_images_are_no_real_images(folders: tuple[Path, Path]) -> None:
+    real, fake = folders
+    for path in list(real.glob("*.png"))[:5]:
+        path.with_name(f"{path.stem}_mask.png").write_bytes(path.read_bytes())
+    assert "5 of its 35 images are named like masks" in refused(real, fake)
+
+
+def test_a_comparison_in_the_run_is_not_written_over_by_another_folder_of_the_same_name(
+    diffusion_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    run = diffusion_run(pictures(2, 20), pictures(3, 50))
+    first, second = (write(tmp_path / place / "drawn", pictures(seed, 30)) for seed, place in ((4, "a"), (5, "b")))
+    record, place = compare_images(run, first, device="cpu")
+    with pytest.raises(UserError, match="holds the comparison of .*--out"):
+        compare_images(run, second, device="cpu")
+    assert json.loads((place / "fid.json").read_text()) == record
+    assert compare_images(run, first, device="cpu")[0]["generated"] == record["generated"]
 
 
 # Folders.

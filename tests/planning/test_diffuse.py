@@ -285,3 +285,16 @@ def test_what_is_said_as_published_is() -> None:
         key: value for key, (value, why) in {**diffuse._DIFFUSION, **diffuse._TRAINING}.items() if "published" in why
     }
     assert defaults.items() >= {"prediction": "epsilon", "betas": "linear", "timesteps": 1000, "weight_decay": 1e-4}.items()
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+def test_images_of_any_number_of_channels_can_be_planned(channels: int) -> None:
+    plan = make(facts(channels=channels, colour=4 if channels == 3 else 0))
+    assert plan.data.channels == channels
+
+
+def test_guidance_needs_something_learned_without_the_condition() -> None:
+    settings = {"diffuse.condition": "mask", "diffuse.guidance": 2.0}
+    assert make(settings=settings).diffuse.guidance == 2.0  # type: ignore[union-attr]
+    with pytest.raises(UserError, match="drop_condition"):
+        make(settings=settings | {"diffuse.drop_condition": 0.0})

@@ -116,17 +116,18 @@ def test_a_run_that_is_not_of_the_kind_is_refused_in_one_line(place: Path) -> No
 
 def test_drawn_images_come_from_the_cache_the_second_time_and_fit_the_network(place: Path) -> None:
     run = open_run(Path("runs/both"), "diffuse")
-    data = Plan.load(planned("data.synthetic=runs/both", name="cached")).data
-    first = synthetic_images(data, run.cases, run.splits[0], 5)
+    plan = Plan.load(planned("data.synthetic=runs/both", name="cached"))
+    data = plan.data
+    first = synthetic_images(plan, run.cases, run.splits[0], 5)
     assert first.images_NHWC.shape == (5, 32, 64, data.channels) and first.targets_NHWM.shape == (5, 32, 64, 1)
     assert set(np.unique(first.targets_NHWM)) == {0, 1}
     (kept,) = [path for path in (place / "cache" / "ukan").glob("synthetic-*.npz") if len(np.load(path)["images"]) == 5]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ukan.stage.synthetic.draw_images", None)
-        again = synthetic_images(data, run.cases, run.splits[0], 5)
+        again = synthetic_images(plan, run.cases, run.splits[0], 5)
     assert np.array_equal(first.images_NHWC, again.images_NHWC)
     kept.write_bytes(kept.read_bytes()[:100])  # damaged: drawn again
-    assert np.array_equal(synthetic_images(data, run.cases, run.splits[0], 5).images_NHWC, first.images_NHWC)
+    assert np.array_equal(synthetic_images(plan, run.cases, run.splits[0], 5).images_NHWC, first.images_NHWC)
 
 
 def samples(share: float, drawn: bool = True) -> TrainingSamples:

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ukan.data.layouts.images import among_masks
 from ukan.diffuse.features import Features, load_features
 from ukan.errors import DataError, UserError
 from ukan.imaging import find_images, read_image, write_image
@@ -98,7 +99,10 @@ def compare_images(
         raise UserError("--data says where the dataset of a run is, and the real side is no run; leave it out")
     files = {folder: _files(folder) for folder in ([fake] if run else [fake, real])}
     fold = _fold(fake, run) if run else None
-    place = FidFolder(out) if out else run.folder.fid(slug(fake.resolve().name)) if run else FidFolder(fake)
+    place = FidFolder(out) if out else run.folder.fid(slug(_sampled(fake).root.resolve().name)) if run else FidFolder(fake)
+    other = _said(place.record).get("generated", {}).get("path")
+    if not out and run and other and Path(other).resolve() != fake.resolve():
+        raise UserError(f"{place.root}: holds the comparison of {other}; give this one another place with --out")
     if run and place.nearest in files[fake]:
         raise UserError(
             f"{place.nearest}: an image, and the name of a picture to be written; give another folder with --out"
@@ -152,6 +156,7 @@ def compare_images(
         "real": unseen.about(),
         "train": train.about() if train else None,
         "fold": fold,
+        "split": run.plan.split.kind if run else None,
         "size": list(generated.images_NHWC.shape[1:3]),
         "pipeline": _pipeline(generated, size, run),
         "features": compared,
@@ -160,12 +165,13 @@ def compare_images(
     }
     if train:
         record["memorisation"] = _memorisation(generated, unseen, train, networks[0].name, spaces[0], place)
-    sampled, kept = SampleFolder(fake), SampleFolder(place.root)
-    if sampled.record.exists() and place.root.resolve() != fake.resolve():  # a run's report outlives the images
-        write_text(kept.record, sampled.record.read_text(encoding="utf-8"))
-        if sampled.grid.exists():
-            with written_whole(kept.grid) as temporary:
-                temporary.write_bytes(sampled.grid.read_bytes())
+    sampled, kept = _sampled(fake), SampleFolder(place.root)
+    if place.root.resolve() not in (fake.resolve(), sampled.root.resolve()):  # a run's report outlives the images
+        for theirs, ours in ((sampled.record, kept.record), (sampled.grid, kept.grid)):
+            ours.unlink(missing_ok=True)  # of images that were compared before
+            if theirs.exists():
+                with written_whole(ours) as temporary:
+                    temporary.write_bytes(theirs.read_bytes())
     write_text(place.record, json.dumps(record, indent=1) + "\n")
     return record, place.root
 
@@ -177,6 +183,12 @@ def _files(folder: Path) -> list[Path]:
     place = FidFolder(folder)
     if place.nearest in found and _said(place.record).get("memorisation"):
         found.remove(place.nearest)
+    masks = [path for path in found if among_masks(path.relative_to(folder))]
+    if 0 < len(masks) < len(found):
+        raise DataError(
+            f"{folder}: {len(masks)} of its {len(found)} images are named like masks ({masks[0].relative_to(folder)}); "
+            "give the folder of the images alone, or for the real side a run"
+        )
     if len(found) < fidelity.MINIMUM:
         count = f"{len(found)} image(s)" if found else "no image (png, jpg, bmp, tif, gif, NIfTI, DICOM, mha)"
         raise DataError(
@@ -254,11 +266,17 @@ def _cut(image_HWC: Images, size: int) -> Images:
 
 
 def _fold(fake: Path, run: Run) -> int:
-    """The fold whose network drew the images, as `ukan sample` says; else the first that is finished.
+    """The fold whose network drew the images, as `ukan sample` says; else the only one that is finished.
 
-    Raises UserError where they were drawn by weights that the run does not hold: it would not know what those had seen.
+    Raises UserError where that is not known, or they were drawn by weights that the run does not hold: nobody could say what
+    the network that drew them had seen.
     """
-    drawn = _said(SampleFolder(fake).record).get("settings", {})
+    drawn = _said(_sampled(fake).record).get("settings", {})
+    if not drawn and len(run.finished_folds) > 1:
+        raise UserError(
+            f"{fake}: not said which of the {len(run.finished_folds)} trained folds of {run.folder.root} drew these images, "
+            "so that no held-out part can judge them; give the folder that `ukan sample` filled, with its sample.json"
+        )
     fold = drawn.get("fold", next(iter(run.finished_folds), 0))
     if drawn and drawn.get("weights_sha256") != run.weights_sha256().get(str(fold)):
         raise UserError(
@@ -266,6 +284,12 @@ def _fold(fake: Path, run: Run) -> int:
             "run that drew them, or draw them again with `ukan sample` into a new folder"
         )
     return int(fold)
+
+
+def _sampled(fake: Path) -> SampleFolder:
+    """The folder that `ukan sample` filled, also where its images/ alone are given."""
+    around = SampleFolder(fake.resolve().parent)
+    return around if around.record.exists() and around.images == fake.resolve() else SampleFolder(fake)
 
 
 def _said(record: Path) -> dict[str, Any]:
@@ -341,7 +365,7 @@ def _memorisation(
         listed = {"distances": made_NK[:, 0], "held_out_distances": unseen_MK[:, 0]}
         return {
             "unit": unit,
-            **memorisation.flagged(made_NK, unseen_MK),
+            **memorisation.flagged(made_NK, unseen_MK, squared=unit.startswith("cosine")),
             **{key: values.round(6).tolist() for key, values in listed.items()},
         }
 

@@ -1,6 +1,7 @@
 """`ukan sample`: images from noise, one for each seed, into a folder that another call fills further."""
 
 import csv
+import hashlib
 import json
 import os
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ukan.data.masks import Rule, count_values, misfit, read_truth
@@ -45,6 +47,8 @@ class Conditions(NamedTuple):
     """Their names."""
     target_HWM: Callable[[int], NDArray[np.uint8]] | None = None
     """The mask of an image, by its number."""
+    sha256: str | None = None
+    """Of all masks given."""
 
 
 def sample(
@@ -83,14 +87,13 @@ def sample(
     _refuse_unasked(run, plan.diffuse, guidance, label, masks)
     files = _mask_files(masks, plan.data) if masks else None
     count = count or (len(files) if files else 64)
-    conditions = _conditions(run, fold, range(seed, seed + count), label, files, masks, data)
-
-    place = SampleFolder(out)
+    place, suffix = SampleFolder(out), ".png" if plan.data.channels in (1, 3) else ".tif"
+    known = [int(path.stem) for path in place.images.glob(f"[0-9]*{suffix}")] if place.images.is_dir() else []
+    conditions = _conditions(run, fold, range(seed, seed + max(count, *known, -1) + 1), label, files, masks, data)
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    settings = _settings(run, plan.diffuse, fold, seed, label, files)
-    suffix = ".png" if plan.data.channels in (1, 3) else ".tif"
+    settings = _settings(run, plan.diffuse, fold, seed, label, conditions.sha256)
     missing = [i for i in range(count) if not place.image(i, suffix).exists()]
-    mine, chosen = [i for i in missing if i % world == rank], pick_device(device)
+    mine, chosen = [i for i in missing if i % world == rank], pick_device(device or _own_device(world))
     if mine:
         network, precision = run.network(fold, chosen), resolve_precision(plan.train.precision, chosen)
     _open(place, settings, main=rank == 0)  # nothing is noted of a network that cannot be read
@@ -112,9 +115,16 @@ def sample(
                 _write(place.image(number, suffix), images[k])  # last: its presence says that the mask is there
             if on_progress:
                 on_progress(start + len(batch), len(mine))
-    if rank == 0:
-        _finish(place, settings, conditions, count, seed, suffix, str(chosen))
+    if all(place.image(i, suffix).exists() for i in range(count)):  # of several processes the last to end sees it
+        _finish(place, settings, conditions, max(count, *known, -1) + 1, seed, suffix, str(chosen))
     return Sampled(len(mine), count - len(missing), place)
+
+
+def _own_device(world: int) -> str | None:
+    """A launcher's processes take a GPU each."""
+    if world == 1 or not torch.cuda.is_available():
+        return None
+    return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
 
 
 def _changed(plan: Plan, steps: int | None, scheduler: str | None, guidance: float | None) -> Plan:
@@ -139,6 +149,11 @@ def _refuse_unasked(run: Run, diffuse: DiffusePlan, guidance: float | None, labe
         raise UserError(f"--masks {masks}: {said}; leave it out, or train with condition=mask")
     if guidance is not None and diffuse.condition == "none":
         raise UserError(f"--guidance {guidance:g}: {said}: there is nothing to follow; leave it out")
+    if diffuse.guidance != 1 and not diffuse.drop_condition:
+        raise UserError(
+            f"--guidance {diffuse.guidance:g}: {run.folder.root} was trained with diffuse.drop_condition=0 and knows "
+            "nothing without the condition; leave it out"
+        )
     if label is not None and label not in diffuse.classes:
         raise UserError(f"--class {label}: no such class. {nearest(label, list(diffuse.classes))}")
 
@@ -160,7 +175,8 @@ def _conditions(
     if diffuse.condition == "mask" and files and folder:
         targets = _read_masks(folder, files, run.plan.data)
         chosen = [list(files)[i % len(files)] for i in range(len(seeds))]
-        return Conditions(masks=chosen, target_HWM=lambda i: targets[chosen[i]])
+        digest = hashlib.sha256(b"".join(name.encode() + targets[name].tobytes() for name in targets)).hexdigest()
+        return Conditions(masks=chosen, target_HWM=lambda i: targets[chosen[i]], sha256=digest)
     if diffuse.condition == "mask":
         prepared = run.prepared(data)
         rows = [(name, row) for name in names for row in prepared.rows(name)]
@@ -223,7 +239,7 @@ def _write(path: Path, image_HWC: NDArray[np.uint8]) -> None:
 
 
 def _settings(
-    run: Run, diffuse: DiffusePlan, fold: int, seed: int, label: str | None, files: dict[str, Case] | None
+    run: Run, diffuse: DiffusePlan, fold: int, seed: int, label: str | None, masks_sha256: str | None
 ) -> dict[str, Any]:
     """What an image depends on beside its number."""
     return {
@@ -233,7 +249,7 @@ def _settings(
         "first_seed": seed,
         **diffuse.model_dump(mode="json", include={"scheduler", "scheduler_options", "steps", "guidance", "condition"}),
         "class": label,
-        "masks": list(files) if files else None,
+        "masks_sha256": masks_sha256,
         "size": list(run.plan.data.input_size),
     }
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ukan.data.batches import NoisyBatch, NoisySamples
 from ukan.data.preprocess import to_condition, to_signed
 from ukan.diffuse.pictures import write_grid
-from ukan.models import build_network
+from ukan.models import build_network, check_trainable
 from ukan.plan import DiffusePlan
 from ukan.runtime import resolve_precision
 from ukan.sampling import draw_images, make_scheduler, schedule
@@ -29,9 +29,13 @@ def make_fold(material: Material, number: int, accelerator: Any) -> Fold:
     assert plan.diffuse, "a plan of diffusion"
     make_scheduler(plan.diffuse)  # refused now, not at the first look
     shown = split["val"] or split["train"]
+    model = build_network(plan)
+    samples = NoisySamples(material.prepared, split["train"], plan.train, plan.data, plan.diffuse)
+    per_process = max(1, min(plan.train.batch_size, len(samples)) // accelerator.num_processes)
+    check_trainable(model, per_process, plan.data.channels, plan.data.input_size, torch.zeros((), device="meta"))
     return Fold(
-        build_network(plan),
-        NoisySamples(material.prepared, split["train"], plan.train, plan.data, plan.diffuse),
+        model,
+        samples,
         lambda ready: _compute_loss(ready, material, accelerator.device),
         lambda names: _validation(material, names, accelerator),
         _preview(material, shown, accelerator) if plan.diffuse.preview else None,

@@ -90,26 +90,27 @@ def threshold(held_out: ArrayLike, share: float = SHARE) -> float | None:
     return float(distances[rank - 1]) if rank else None
 
 
-def flagged(generated_NK: NDArray[np.float64], held_out_MK: NDArray[np.float64]) -> dict[str, Any]:
+def flagged(generated_NK: NDArray[np.float64], held_out_MK: NDArray[np.float64], *, squared: bool = False) -> dict[str, Any]:
     """From distances to the nearest and, where K is 2, second nearest training image: who is suspiciously close, who a copy.
 
-    `share` is None where there is no threshold, `copies` where there is one training image alone.
+    squared: whether distances grow with the square of a length, as the cosine distance does. `share` is None where there is
+    no threshold, `copies` where there is one training image alone.
     """
     limit = threshold(held_out_MK[:, 0])
     return {
         "threshold": limit,
         "share": None if limit is None else float((generated_NK[:, 0] < limit).mean()),
         "expected_share": SHARE,
-        "copies": _copies(generated_NK),
-        "copies_held_out": _copies(held_out_MK),
+        "copies": _copies(generated_NK, squared),
+        "copies_held_out": _copies(held_out_MK, squared),
     }
 
 
-def _copies(distances_NK: NDArray[np.float64]) -> int | None:
+def _copies(distances_NK: NDArray[np.float64], squared: bool) -> int | None:
     if distances_NK.shape[1] < 2:
         return None
     first, second = distances_NK[:, 0], distances_NK[:, 1]
-    return int((first < COPY_RATIO * second).sum())
+    return int((first < COPY_RATIO ** (2 if squared else 1) * second).sum())
 
 
 def _small(images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -107,15 +107,18 @@ def _build(model: type[nn.Module], name: str, given: tuple[Any, ...], sizes: dic
         raise UserError(f"model: {error}") from error
 
 
-def check_trainable(model: nn.Module, batch_size: int, in_channels: int, input_size: tuple[int, int]) -> None:
+def check_trainable(
+    model: nn.Module, batch_size: int, in_channels: int, input_size: tuple[int, int], *given: torch.Tensor
+) -> None:
     """Refuse, before any work, a batch that a fresh network cannot be trained on; computes nothing (torch's meta device).
 
-    Normalisation needs more than one value a channel: a single image whose deepest map is one pixel has no deviation.
+    given: what the network takes beside an image (a timestep). Normalisation needs more than one value a channel: a single
+    image whose deepest map is one pixel has no deviation.
     """
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     image = torch.empty(batch_size, in_channels, *input_size, device="meta")
     try:
-        functional_call(model, {name: tensor.to("meta") for name, tensor in tensors.items()}, image)
+        functional_call(model, {name: tensor.to("meta") for name, tensor in tensors.items()}, (image, *given))
     except ValueError as error:
         raise UserError(
             f"train.batch_size={batch_size} with data.input_size={list(input_size)} cannot be trained on ({error}); "

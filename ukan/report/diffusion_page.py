@@ -147,7 +147,6 @@ def _drawn(sampled: SampleFolder) -> dict[str, Any]:
 def _about(compared: Comparison) -> dict[str, Any]:
     found = compared.record
     drawn = {key.replace("_", " "): value for key, value in compared.drawn.items() if value not in (None, "", {}, [])}
-    drawn |= {"masks": f"{len(drawn['masks'])} files"} if "masks" in drawn else {}
     sampled = _sampled(compared.place, found)
     real = Path(found["real"]["path"])
     return {
@@ -172,7 +171,11 @@ def _about(compared: Comparison) -> dict[str, Any]:
             ["side", "images", "path", "sha256 of the pixels"],
             [
                 [name, side["images"], side["path"], side["sha256"]]
-                for name, key in (("generated", "generated"), ("real, never seen", "real"), ("training", "train"))
+                for name, key in (
+                    ("generated", "generated"),
+                    ("real, never seen" if found["train"] else "real", "real"),
+                    ("training", "train"),
+                )
                 if (side := found[key]) and side["images"]
             ],
         ),
@@ -210,7 +213,7 @@ def _honest(found: dict[str, Any], anchor: str) -> dict[str, Any]:
         "neighbours": networks[0]["honest"]["neighbours"],
         "scores": _inception_scores(networks, "honest"),
         "plots": drawn,
-        "lead": kernel[0],
+        "lead": kernel,
     }
 
 

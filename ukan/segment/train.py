@@ -30,7 +30,7 @@ def make_fold(material: Material, number: int, accelerator: Any) -> Fold:
         count = sum(len(prepared.rows(name)) for name in split["train"])
         accelerator.print(f"fold {number}: {count} images of {plan.data.synthetic}, drawn or from the cache")
         with accelerator.main_process_first():
-            drawn = synthetic_images(plan.data, material.cases, split, count, str(accelerator.device))
+            drawn = synthetic_images(plan, material.cases, split, count, str(accelerator.device))
     pictures = (drawn.images_NHWC, drawn.targets_NHWM) if drawn else None
     samples = TrainingSamples(prepared, split["train"], plan.train, plan.data, pictures)
     model = build_network(plan)

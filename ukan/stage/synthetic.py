@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from ukan.data.cache import cache_root
 from ukan.data.preprocess import per_class, prepare_stack, prepare_truth
 from ukan.errors import UserError
 from ukan.paths import written_whole
-from ukan.plan import Case, DataPlan
+from ukan.plan import Case, DataPlan, Plan
 from ukan.runs import Run, open_run
 from ukan.runtime import pick_device, resolve_precision
 from ukan.sampling import draw_images, drawn_by
@@ -31,29 +32,38 @@ class Synthetic(NamedTuple):
 
 
 def synthetic_images(
-    data: DataPlan,
+    plan: Plan,
     cases: dict[str, Case],
     split: dict[str, list[str]],
     count: int,
     device: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Synthetic:
-    """`count` images of the run data.synthetic, of the seeds 0, 1, ..., for masks of cases its network was trained on.
+    """`count` images of the run plan.data.synthetic, of the seeds 0, 1, ..., for masks of cases its network was trained on.
 
     The fold that draws is the first whose training cases share no group with the held-out cases of `split`, nor with an
     official test part. What is drawn is kept in the cache. Raises UserError where the run is none of the kind, is of another
     index of the dataset, or has no such fold.
     """
-    assert data.synthetic, "asked for only where there is one"
-    run = synthetic_run(data)
-    fold = unspoilt_fold(run, cases, split)
+    data, run = plan.data, synthetic_run(plan.data)
+    fold = unspoilt_fold(run, cases, split, test_held_out=plan.split.official_test == "hold_out")
     weights = run.weights_sha256()[str(fold)]
     assert run.plan.diffuse
     settings = run.plan.diffuse.model_dump(mode="json") | {"weights": weights, "count": count}
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     kept = cache_root() / f"synthetic-{key}.npz"
     images, targets = _load(kept) or _draw(run, fold, count, device, kept, on_progress)
-    about = {"run": data.synthetic, "fold": fold, "weights_sha256": weights, "images": count, "share": data.synthetic_share}
+    (height, width), (ours_h, ours_w) = run.plan.data.input_size, data.input_size
+    if ours_h > height or ours_w > width:
+        print(f"data.synthetic: images of {width}x{height} are enlarged to {ours_w}x{ours_h}, and blurred", file=sys.stderr)
+    about = {
+        "run": data.synthetic,
+        "fold": fold,
+        "weights_sha256": weights,
+        "images": count,
+        "share": data.synthetic_share,
+        "size": [height, width],
+    }
     truth_KDHW = np.moveaxis(per_class(targets, run.plan.data), 1, 0)
     return Synthetic(prepare_stack(images, data), prepare_truth(truth_KDHW, data), about)
 
@@ -83,17 +93,21 @@ def synthetic_run(data: DataPlan) -> Run:
     return run
 
 
-def unspoilt_fold(run: Run, cases: dict[str, Case], split: dict[str, list[str]]) -> int:
-    """The first finished fold trained on nothing that `split` or an official test part will score."""
+def unspoilt_fold(run: Run, cases: dict[str, Case], split: dict[str, list[str]], *, test_held_out: bool = True) -> int:
+    """The first finished fold trained on nothing that `split`, or an official test part held out, will score."""
     scored = {cases[name].group for name in split["val"]}
-    scored |= {case.group for case in run.cases.values() if case.split == "test"}
+    scored |= {case.group for case in run.cases.values() if case.split == "test" and test_held_out}
+    shared: list[str] = []
     for fold in run.finished_folds:
-        if not any(run.cases[name].group in scored for name in run.splits[fold]["train"]):
+        found = [name for name in run.splits[fold]["train"] if run.cases[name].group in scored]
+        if not found:
             return fold
+        shared = found if not shared or len(found) < len(shared) else shared
     finished = ", ".join(map(str, run.finished_folds)) or "none"
     raise UserError(
         f"data.synthetic={run.folder.root}: every finished fold ({finished}) was trained on cases that this fold will be "
-        "scored on; train the same fold there first (ukan train PLAN --fold K), with the same split"
+        f"scored on, or on others of their groups (at least {len(shared)}: {', '.join(shared[:3])}); train the same fold "
+        "there first (ukan train PLAN --fold K), with the same split"
     )
 
 

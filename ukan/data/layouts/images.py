@@ -111,6 +111,11 @@ def _images_in(root: Path) -> tuple[list[Path], list[Problem]]:
     return paths, problems
 
 
+def among_masks(path: Path) -> bool:
+    """Whether a file goes by the name of a mask, or lies in a folder that does."""
+    return looks_like_mask(stem_of(path)) or any(_named_like_masks(name) for name in path.parts[:-1])
+
+
 def _named_like_masks(name: str) -> bool:
     known = folders.NEEDS[1]
     return plain(name) in known or plain(name).endswith(tuple(word for word in known if len(word) > 3))
