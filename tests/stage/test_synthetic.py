@@ -130,6 +130,18 @@ def test_drawn_images_come_from_the_cache_the_second_time_and_fit_the_network(pl
     assert np.array_equal(synthetic_images(plan, run.cases, run.splits[0], 5).images_NHWC, first.images_NHWC)
 
 
+def test_a_fold_goes_on_only_with_images_of_the_network_it_was_begun_with(place: Path) -> None:
+    plan, run = planned("data.synthetic=runs/both", "train.epochs=40", name="begun"), Path("runs/begun")
+    begun = train_segmentation(plan, run=run, folds=[0], device="cpu", max_time_s=0.01)
+    assert not begun.outcomes[0].finished
+    environment = run / "environment.json"
+    record = json.loads(environment.read_text(encoding="utf-8"))
+    record["folds"]["0"]["synthetic"]["weights_sha256"] = "of a network that was trained again since"
+    environment.write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(UserError, match="fold 0: begun with synthetic .*--fresh"):
+        train_segmentation(plan, run=run, folds=[0], device="cpu")
+
+
 def samples(share: float, drawn: bool = True) -> TrainingSamples:
     images, targets = np.zeros((40, 8, 8, 1), np.uint8), np.zeros((40, 8, 8, 1), np.uint8)
     prepared = Prepared([f"c{i}" for i in range(40)], [1] * 40, images, targets)

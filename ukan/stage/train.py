@@ -179,6 +179,8 @@ def _train_fold(
     plan, place = run.plan, run.folder.fold(number)
     seed_everything(plan.train.seed + number)
     fold = make_fold(material, number, accelerator)
+    if accelerator.is_main_process:
+        _record_begin(run, number, fold.about)
     samples = fold.samples
     model, optimizer = _prepare(fold.model, plan, len(samples), accelerator)
     per_epoch = steps_per_epoch(len(samples), plan.train.batch_size)
@@ -422,6 +424,20 @@ def _record_session(run: Run, root: Path, accelerator: Any, workers: int | None)
     }
     record["data_root"] = str(root.resolve())
     record.setdefault("sessions", []).append(session)
+    write_text(run.folder.environment, json.dumps(record, indent=1) + "\n")
+
+
+def _record_begin(run: Run, fold: int, about: Mapping[str, Any]) -> None:
+    """Note what a fold is trained with. Raises UserError where it was begun with something else."""
+    record = run.environment()
+    known = record.setdefault("folds", {}).setdefault(str(fold), {})
+    for key, value in about.items():
+        if known.get(key, value) != value:
+            raise UserError(
+                f"{run.folder.root}, fold {fold}: begun with {key} {known[key]}, which is now {value}; restore what it was, "
+                "or begin anew with --fresh"
+            )
+    record["folds"][str(fold)] = known | dict(about)
     write_text(run.folder.environment, json.dumps(record, indent=1) + "\n")
 
 
