@@ -57,5 +57,6 @@ def sample(
     if os.environ.get("RANK", "0") != "0":  # of several processes one speaks
         return
     print(f"{done.written} images written to {done.folder.images}, {done.skipped} already there")
-    print(f"all of the first at a glance: {done.folder.grid}")
+    if done.folder.grid.exists():  # images of other channels than 1 and 3 have none
+        print(f"the first at a glance: {done.folder.grid}")
     print(f"next: ukan fid {shell_word(run)} {shell_word(output)}")
