@@ -1,5 +1,6 @@
 """Two folders, or a run and a folder: what is compared, what is refused in one line, and what is written."""
 
+import dataclasses
 import json
 import re
 import sys
@@ -101,7 +102,9 @@ def diffusion_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[.
         finished_folds=[1],
         weights_sha256=lambda: {"1": "one", "3": "three"},
         folder=RunFolder(tmp_path / "runs" / "toy"),
-        plan=types.SimpleNamespace(split=types.SimpleNamespace(kind="folds")),
+        plan=types.SimpleNamespace(
+            split=types.SimpleNamespace(kind="folds"), data=types.SimpleNamespace(index_sha256="the same")
+        ),
     )
     asked: list[tuple[int, Path | None]] = []
     make.asked = asked  # type: ignore[attr-defined]
@@ -122,6 +125,22 @@ def test_images_that_no_fold_owns_up_to_are_not_judged_where_several_could_have_
     write_text(images.parent / "sample.json", json.dumps({"settings": {"fold": 3, "weights_sha256": "three"}}))
     record, place = compare_images(run, images, device="cpu")  # the folder within what `ukan sample` filled
     assert record["fold"] == 3 and json.loads((place / "sample.json").read_text())["settings"]["fold"] == 3
+
+
+def test_an_encoder_that_saw_the_real_images_is_said_to_have(
+    diffusion_run: Callable[..., Path], folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, fake = diffusion_run(pictures(2, 20), pictures(3, 50)), folders[1]
+    load = module.load_features
+
+    def says(index: str) -> str:
+        known = (index, frozenset({"h3", "h4", "t1"}))
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "load_features", lambda *given: dataclasses.replace(load(*given), trained_on=known))
+            return compare_images(run, fake, out=fake, device="cpu")[0]["features"][0]["label"]
+
+    assert says("the same").endswith("; itself trained on 2 of the held-out and 1 of the training images")
+    assert "itself" not in says("another dataset's")
 
 
 def test_masks_among_the_real_images_are_no_real_images(folders: tuple[Path, Path]) -> None:

@@ -61,6 +61,8 @@ class Features:
     """What the features depend on beside the images."""
     batches: Callable[[Images], Iterator[tuple[NDArray[np.float32], NDArray[np.float32] | None]]]
     """RGB images (N, H, W, 3) to features and logits of one batch after another."""
+    trained_on: tuple[str, frozenset[str]] | None = None
+    """The index and the cases it was trained on, where they are known."""
 
     def extract(self, images_NHWC: Images, on_progress: Tell | None = None) -> Extracted:
         """Features (N, F), and logits where there are any, of 8-bit RGB images of one size (N, H, W, 3).
@@ -230,6 +232,8 @@ def _encoder(spec: str, device: "torch.device") -> Features:
 
     name = f"run:{root.as_posix()}:{fold}"
     sha256 = run.weights_sha256()[str(fold)]
+    told = run.knows_cases and run.folder.splits.exists()
+    known = (plan.data.index_sha256, frozenset(run.splits[fold]["train"])) if told else None
     return Features(
         name=name,
         label=f"features of {name} ({plan.model.name}, {plan.data.dataset})",
@@ -237,4 +241,5 @@ def _encoder(spec: str, device: "torch.device") -> Features:
         weights_sha256=sha256,
         identity=sha256_of([plan.model.name, plan.data.model_dump(mode="json"), sha256, device.type]),
         batches=batches,
+        trained_on=known,
     )

@@ -140,7 +140,7 @@ def compare_images(
         compared.append(
             {
                 "name": network.name,
-                "label": network.label,
+                "label": network.label + (_knows(network, run, unseen.names, train.names) if run and train else ""),
                 "kernel_name": network.distances[0],
                 "frechet_name": network.distances[1],
                 "weights_sha256": network.weights_sha256,
@@ -299,6 +299,14 @@ def _said(record: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _knows(network: Features, run: Run, held_out: Sequence[str], train: Sequence[str]) -> str:
+    """Which of the real images an encoder of ours was trained on itself, where it is of the same dataset."""
+    if network.trained_on is None or network.trained_on[0] != run.plan.data.index_sha256:
+        return ""
+    counts = (sum(case in network.trained_on[1] for case in names) for names in (held_out, train))
+    return "; itself trained on {} of the held-out and {} of the training images".format(*counts)
 
 
 def _features(network: Features, side: Side, on_progress: Tell | None) -> NDArray[np.float32]:
