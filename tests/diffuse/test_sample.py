@@ -92,6 +92,13 @@ def test_what_is_there_stays_and_what_is_missing_is_drawn(runs: Path) -> None:
     assert len(again) == 6 and all(np.abs(again[name] - first[name]).max() <= 1 for name in first)
 
 
+def test_fewer_images_asked_for_later_leave_the_table_of_all(runs: Path) -> None:
+    sample(runs / "plain", Path("out"), count=5)
+    sample(runs / "plain", Path("out"), count=2)
+    assert [row["image"] for row in rows(Path("out"))] == sorted(images(Path("out"))) and len(rows(Path("out"))) == 5
+    assert json.loads(Path("out/sample.json").read_text(encoding="utf-8"))["images"] == 5
+
+
 def test_an_interrupted_sampling_keeps_its_images_and_goes_on(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Stopped(stage.Stop):
         @property

@@ -168,10 +168,11 @@ def compare_images(
     sampled, kept = _sampled(fake), SampleFolder(place.root)
     if place.root.resolve() not in (fake.resolve(), sampled.root.resolve()):  # a run's report outlives the images
         for theirs, ours in ((sampled.record, kept.record), (sampled.grid, kept.grid)):
-            ours.unlink(missing_ok=True)  # of images that were compared before
             if theirs.exists():
                 with written_whole(ours) as temporary:
                     temporary.write_bytes(theirs.read_bytes())
+            else:
+                ours.unlink(missing_ok=True)  # of images that were compared before
     write_text(place.record, json.dumps(record, indent=1) + "\n")
     return record, place.root
 

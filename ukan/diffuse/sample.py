@@ -88,8 +88,9 @@ def sample(
     files = _mask_files(masks, plan.data) if masks else None
     count = count or (len(files) if files else 64)
     place, suffix = SampleFolder(out), ".png" if plan.data.channels in (1, 3) else ".tif"
-    known = [int(path.stem) for path in place.images.glob(f"[0-9]*{suffix}")] if place.images.is_dir() else []
-    conditions = _conditions(run, fold, range(seed, seed + max(count, *known, -1) + 1), label, files, masks, data)
+    there = place.images.glob(f"[0-9]*{suffix}") if place.record.exists() else []
+    total = max(count, *(int(path.stem) + 1 for path in there if path.stem.isdecimal()), 1)
+    conditions = _conditions(run, fold, range(seed, seed + total), label, files, masks, data)
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     settings = _settings(run, plan.diffuse, fold, seed, label, conditions.sha256)
     missing = [i for i in range(count) if not place.image(i, suffix).exists()]
@@ -116,7 +117,7 @@ def sample(
             if on_progress:
                 on_progress(start + len(batch), len(mine))
     if all(place.image(i, suffix).exists() for i in range(count)):  # of several processes the last to end sees it
-        _finish(place, settings, conditions, max(count, *known, -1) + 1, seed, suffix, str(chosen))
+        _finish(place, settings, conditions, total, seed, suffix, str(chosen))
     return Sampled(len(mine), count - len(missing), place)
 
 

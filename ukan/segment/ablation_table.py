@@ -231,7 +231,7 @@ def _pooled(summary: dict[str, Any], folds: Sequence[int]) -> dict[str, float]:
 def _steps(p: Planned, folds: Sequence[int]) -> tuple[float | None, int | None]:
     """Seconds a step, looks at the held-out cases included, and the steps of a fold, as far as the run's record tells."""
     recorded = Run(p.run, p.plan).environment().get("folds", {})
-    found = [recorded[str(k)] for k in folds if str(k) in recorded]
+    found = [made for k in folds if "step" in (made := recorded.get(str(k), {}))]  # else killed before it was noted
     if not found:
         return None, None
     return sum(fold["elapsed_s"] for fold in found) / sum(fold["step"] for fold in found), found[0]["step"]

@@ -429,6 +429,8 @@ def _record_session(run: Run, root: Path, accelerator: Any, workers: int | None)
 
 def _record_begin(run: Run, fold: int, about: Mapping[str, Any]) -> None:
     """Note what a fold is trained with. Raises UserError where it was begun with something else."""
+    if not about:
+        return
     record = run.environment()
     known = record.setdefault("folds", {}).setdefault(str(fold), {})
     for key, value in about.items():
