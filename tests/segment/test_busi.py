@@ -1,5 +1,6 @@
 """The real BUSI sample: its known quirks are found, nothing is refused, and the paper's splits have the paper's sizes."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,7 @@ def test_a_united_mask_is_larger_than_each_of_its_parts(index: Index) -> None:
 
 def test_near_duplicates_stay_on_one_side_of_every_fold(index: Index) -> None:
     f = index.fingerprint
-    assert f is not None and 150 <= f.near_duplicates <= 235 and f.groups < f.cases - 100
+    assert f is not None and (f.near_duplicates, f.groups) == (177, 520)
     group = {case.case: case.group for case in index.cases}
     cases = choose_cases(index.cases, "drop")
     label = {case.case: case.label for case in cases}
@@ -67,6 +68,16 @@ def test_near_duplicates_stay_on_one_side_of_every_fold(index: Index) -> None:
         assert not {group[name] for name in fold["train"]} & {group[name] for name in fold["val"]}
         assert 120 <= len(fold["val"]) <= 140
         assert sum(label[name] == "malignant" for name in fold["val"]) == pytest.approx(42, abs=8)
+
+
+@pytest.mark.parametrize("names", [(95, 96, 97), (98, 99), (65, 66), (106, 107)])
+def test_crops_of_one_frame_are_one_group(index: Index, names: tuple[int, ...]) -> None:
+    group = {case.case: case.group for case in index.cases}
+    assert len({group[f"malignant ({number})"] for number in names}) == 1
+
+
+def test_no_group_is_large(index: Index) -> None:
+    assert max(Counter(case.group for case in index.cases).values()) == 7
 
 
 def test_the_papers_splits_are_three_of_517_and_130(index: Index) -> None:
@@ -78,7 +89,7 @@ def test_the_papers_splits_are_three_of_517_and_130(index: Index) -> None:
 
 def test_a_plan_from_the_recipe_holds_the_papers_choices_for_this_folder(busi: Path, index: Index) -> None:
     from ukan.data.layouts import LAYOUTS
-    from ukan.models import model_sizes
+    from ukan.models import model_sizes, model_stride, named_sizes
     from ukan.planning.segment import plan_segment
 
     assert index.fingerprint is not None
@@ -88,6 +99,8 @@ def test_a_plan_from_the_recipe_holds_the_papers_choices_for_this_folder(busi: P
         "mask_rule_because": index.mask_rule_because,
         "activation_bytes": lambda *asked: 0,
         "model_sizes": model_sizes,
+        "named_sizes": named_sizes,
+        "model_stride": model_stride,
     }
     own = plan_segment(index.fingerprint, **common)
     paper = plan_segment(index.fingerprint, **common, recipe=load_recipe("paper/ukan-busi"))

@@ -236,7 +236,8 @@ def likeness_problems(facts: Sequence[Facts], pairs: Pairs, given: Sequence[int]
         for i in chosen[:MOST_LISTED]:
             one, other = facts[first[i]].case.case, facts[second[i]].case.case
             listed.append(Pair(kind, one, other, float(pairs.likeness[i])))
-            problems.append(Problem("warning", kind, f"{one} | {other}", f"likeness {pairs.likeness[i]:.4f}", do))
+            where = f" in the {pairs.shared[i]:.0%} that they share" if pairs.shared[i] < 1 else ""
+            problems.append(Problem("warning", kind, f"{one} | {other}", f"likeness {pairs.likeness[i]:.4f}{where}", do))
         if len(chosen) > MOST_LISTED:
             problems.append(Problem("warning", kind, "further pairs", f"{len(chosen) - MOST_LISTED} more", do))
     return problems, listed

@@ -1,8 +1,7 @@
 """Pictures that are the same, or nearly so, within a dataset and between two; chained into groups.
 
-Two pictures are nearly the same where their 32x32 thumbnails correlate by LIKENESS or more and, towards the middle of the
-picture, so does their detail by DETAIL or more: what is left when a Gaussian of one thumbnail pixel is taken away. The first
-alone takes two lesions under one dermoscope, or two walls of a colon in one black frame, for the same picture. Looked at by
+Two pictures are nearly the same where their 32x32 thumbnails correlate by LIKENESS or more and their detail by DETAIL or
+more (`ukan.data.likeness`), or where this is so of a part that both show (`ukan.data.crops`). Whole pictures, looked at by
 eye: on BUSI 150 pairs stay of 169, all of the same lesion, as are those given up (the literature counts about 235); on PH2
 one of 11, all 11 of different lesions; on CVC-ClinicDB none of the 61 between different videos.
 """
@@ -16,15 +15,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ukan.data.crops import MOST, Frames, Overlaps, find_overlaps
+from ukan.data.likeness import LIKENESS, SMALL, unit_details, unit_greys
 from ukan.errors import DataError
 from ukan.paths import written_whole
 
-SIDE = 32
-LIKENESS = 0.95
+SIDE = 64
 DETAIL = 0.5
 _LOW = 8
 _TILE = 1024
 _CHUNK = 2**15
+_NO_OVERLAPS = Overlaps(np.zeros(0, np.intp), np.zeros(0, np.intp), np.zeros(0, np.float32), np.zeros(0, np.float32))
 
 
 class Thumbnails(NamedTuple):
@@ -35,14 +36,18 @@ class Thumbnails(NamedTuple):
     """A hash of the pixels, whatever the file's type."""
     greys_NHW: NDArray[np.uint8]
     """(N, SIDE, SIDE); of one grey for what is never like another picture: volumes, and pictures without contrast."""
+    sizes_N2: NDArray[np.int64] | None
+    """Height and width of the pictures; None in files of before crops were looked for, whose greys are SMALL x SMALL."""
 
 
 class Pairs(NamedTuple):
-    """Which are alike, by their numbers, sorted; the likeness is the thumbnails' correlation."""
+    """Which are alike, by their numbers, sorted; the likeness is the correlation of what both show."""
 
     first: NDArray[np.intp]
     second: NDArray[np.intp]
     likeness: NDArray[np.float32]
+    shared: NDArray[np.float32]
+    """How much of the two pictures both show; 1 where they are alike as a whole."""
 
 
 def thumbnail(grey_HW: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -55,30 +60,37 @@ def thumbnail(grey_HW: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.ui
 
 
 def find_pairs(thumbnails: Thumbnails) -> Pairs:
-    """All pairs, first < second, of equal pixels (likeness 1) or nearly the same picture."""
+    """All pairs, first < second, of equal pixels (likeness 1), nearly the same picture, or nearly the same part of one.
+
+    Parts are left out of more than `ukan.data.crops.MOST` pictures.
+    """
     digests = np.array(thumbnails.digests)
-    whole_NP = _unit(thumbnails.greys_NHW)
-    found = [
-        (a[a < b], b[a < b], likeness[a < b])
-        for a, b, likeness in _near(whole_NP, thumbnails.greys_NHW, whole_NP, thumbnails.greys_NHW)
-    ]
+    small_NHW = _small(thumbnails)
+    whole_NP = unit_greys(small_NHW)
+    found = [(a[a < b], b[a < b], likeness[a < b]) for a, b, likeness in _near(whole_NP, small_NHW, whole_NP, small_NHW)]
     # Pictures of one grey are near nothing, but may be the same.
     _, first, which = np.unique(digests, return_index=True, return_inverse=True)
     flat = np.flatnonzero(~whole_NP.any(axis=1) & (first[which] < np.arange(len(digests))))
     found.append((first[which][flat], flat, np.ones(len(flat), np.float32)))
     a, b, likeness = (np.concatenate(parts) for parts in zip(*found, strict=True))
     likeness[digests[a] == digests[b]] = 1
+    parts = _overlaps(thumbnails, thumbnails) if len(digests) <= MOST else _NO_OVERLAPS
+    new = ~np.isin(parts.first * len(digests) + parts.second, a * len(digests) + b)
+    a, b = np.concatenate([a, parts.first[new]]), np.concatenate([b, parts.second[new]])
+    shared = np.concatenate([np.ones_like(likeness), parts.shared[new]])
+    likeness = np.concatenate([likeness, parts.likeness[new]])
     order = np.lexsort((b, a))
-    return Pairs(a[order], b[order], likeness[order])
+    return Pairs(a[order], b[order], likeness[order], shared[order])
 
 
 def find_twins(these: Thumbnails, those: Thumbnails) -> dict[str, str]:
-    """{name of these: name of the most alike of those}, where that has the same pixels or is nearly the same picture."""
+    """{name of these: name of the most alike of those}, where `find_pairs` would find the two."""
     same = dict(zip(those.digests, those.names, strict=True))
     twins: dict[str, str] = {}
     best: dict[str, float] = {}
-    near = _near(_unit(these.greys_NHW), these.greys_NHW, _unit(those.greys_NHW), those.greys_NHW)
-    for a, b, likeness in near:
+    small_a, small_b = _small(these), _small(those)
+    whole = _near(unit_greys(small_a), small_a, unit_greys(small_b), small_b)
+    for a, b, likeness in (*whole, _overlaps(these, those)[:3]):
         for i, j, alike in zip(a.tolist(), b.tolist(), likeness.tolist(), strict=True):
             if alike > best.get(these.names[i], 0):
                 best[these.names[i]], twins[these.names[i]] = alike, those.names[j]
@@ -103,23 +115,38 @@ def chain(count: int, pairs_P2: NDArray[np.intp], *namings: Sequence[str]) -> li
 
 
 def save_thumbnails(path: Path, thumbnails: Thumbnails) -> None:
+    names, digests, greys_NHW, sizes_N2 = thumbnails
+    sizes_N2 = np.zeros((0, 2), np.int64) if sizes_N2 is None else sizes_N2
     with written_whole(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(
-            file, names=np.array(thumbnails.names), digests=np.array(thumbnails.digests), greys=thumbnails.greys_NHW
-        )
+        np.savez_compressed(file, names=np.array(names), digests=np.array(digests), greys=greys_NHW, sizes=sizes_N2)
 
 
 def load_thumbnails(path: Path) -> Thumbnails:
     try:
         with np.load(path, allow_pickle=False) as stored:
-            found = Thumbnails(stored["names"].tolist(), stored["digests"].tolist(), stored["greys"])
+            names, digests = stored["names"].tolist(), stored["digests"].tolist()
+            sizes_N2 = stored.get("sizes")
+            return Thumbnails(names, digests, stored["greys"], sizes_N2 if sizes_N2 is not None and len(sizes_N2) else None)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: missing or damaged ({error}); run `ukan plan` again") from error
-    return found
+
+
+def _small(thumbnails: Thumbnails) -> NDArray[np.float32]:
+    """As SMALL x SMALL means."""
+    greys_NHW = thumbnails.greys_NHW.astype(np.float32)
+    count, side, _ = greys_NHW.shape
+    return greys_NHW.reshape(count, SMALL, side // SMALL, SMALL, side // SMALL).mean(axis=(2, 4))
+
+
+def _overlaps(these: Thumbnails, those: Thumbnails) -> Overlaps:
+    if these.sizes_N2 is None or those.sizes_N2 is None:
+        return _NO_OVERLAPS
+    here = Frames(these.greys_NHW, these.sizes_N2)
+    return find_overlaps(here, here if these is those else Frames(those.greys_NHW, those.sizes_N2))
 
 
 def _near(
-    whole_a: NDArray[np.float32], greys_a: NDArray[np.uint8], whole_b: NDArray[np.float32], greys_b: NDArray[np.uint8]
+    whole_a: NDArray[np.float32], greys_a: NDArray[np.float32], whole_b: NDArray[np.float32], greys_b: NDArray[np.float32]
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]]:
     """The pairs of the module's first sentence, exactly, in pieces; where a is b only those above the diagonal's tiles.
 
@@ -144,45 +171,21 @@ def _near(
                 yield a[agree], b[agree], likeness[agree]
 
 
-def _unit(greys_NHW: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Greys as vectors of mean 0 and norm 1; zeros where the picture is of one grey."""
-    vectors = greys_NHW.reshape(len(greys_NHW), -1).astype(np.float32)
-    vectors -= vectors.mean(axis=1, keepdims=True)
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    vectors /= np.maximum(norms, 1e-6)
-    vectors[norms[:, 0] <= SIDE * 0.5] = 0
-    return vectors
-
-
 def _bounding(whole_NP: NDArray[np.float32]) -> NDArray[np.float32]:
     """The lowest _LOW x _LOW terms of the cosine transform, and the norm of all others."""
-    k, x = np.arange(_LOW)[:, None], np.arange(SIDE)[None]
-    cosines_KX = np.sqrt(np.where(k, 2, 1) / SIDE) * np.cos(np.pi * k * (2 * x + 1) / (2 * SIDE))
+    k, x = np.arange(_LOW)[:, None], np.arange(SMALL)[None]
+    cosines_KX = np.sqrt(np.where(k, 2, 1) / SMALL) * np.cos(np.pi * k * (2 * x + 1) / (2 * SMALL))
     low = whole_NP @ np.kron(cosines_KX, cosines_KX).T.astype(np.float32)
     rest = np.sqrt(np.maximum(0, (whole_NP**2).sum(axis=1) - (low**2).sum(axis=1)))
     return np.column_stack([low, rest])
 
 
 def _details_agree(
-    greys_a: NDArray[np.uint8], a: NDArray[np.intp], greys_b: NDArray[np.uint8], b: NDArray[np.intp]
+    greys_a: NDArray[np.float32], a: NDArray[np.intp], greys_b: NDArray[np.float32], b: NDArray[np.intp]
 ) -> NDArray[np.bool_]:
     used_a, at_a = np.unique(a, return_inverse=True)
     used_b, at_b = np.unique(b, return_inverse=True)
-    details_a, details_b = _details(greys_a[used_a]), _details(greys_b[used_b])
+    details_a, details_b = unit_details(greys_a[used_a]), unit_details(greys_b[used_b])
     likeness = np.einsum("np,np->n", details_a[at_a], details_b[at_b])
     shown_a, shown_b = (np.asarray(details.any(axis=1)) for details in (details_a, details_b))
     return ~(shown_a[at_a] & shown_b[at_b]) | (likeness >= DETAIL)
-
-
-def _details(greys_NHW: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The fine part of pictures, fading towards the border, as unit vectors; zeros where it is not more than rounding."""
-    middle = np.hanning(SIDE + 2)[1:-1].astype(np.float32)
-    fine = np.empty(greys_NHW.shape, np.float32)
-    for number, grey in enumerate(greys_NHW.astype(np.float32)):
-        fine[number] = grey - cv2.GaussianBlur(grey, (0, 0), 1.0, borderType=cv2.BORDER_REFLECT)
-    vectors = (fine * np.outer(middle, middle)).reshape(len(fine), SIDE * SIDE)
-    vectors -= vectors.mean(axis=1, keepdims=True)
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    vectors /= np.maximum(norms, 1e-6)
-    vectors[norms[:, 0] <= SIDE * 0.25] = 0
-    return vectors

@@ -18,6 +18,7 @@ from ukan.imaging import Geometry, Picture, read_labels, read_picture
 from ukan.plan import Case
 
 _SAMPLE = 10_000
+_OUTLINE = 32
 _AIR_HU = (-1100, -900)
 _SAME_PLACE_MM = 0.1
 _PNG, _PNG_COLOURS = b"\x89PNG\r\n\x1a\n", 25  # how a PNG begins, and which byte tells its kind of colours (4: with alpha)
@@ -39,7 +40,7 @@ class Facts:
     object_slices: int
     """Slices with anything above 0."""
     outline: NDArray[np.bool_]
-    """The united mask, of a volume its projection, at SIDE x SIDE."""
+    """The united mask, of a volume its projection, at _OUTLINE x _OUTLINE."""
     channels: int
     colour: bool
     geometry: Geometry | None
@@ -207,7 +208,7 @@ def _thumbnail(values_DHWC: NDArray[Any]) -> NDArray[np.uint8]:
 
 def _outline(united_DHW: NDArray[np.bool_]) -> NDArray[np.bool_]:
     flat_HW = united_DHW[0] if len(united_DHW) == 1 else united_DHW.any(axis=0)
-    return cv2.resize(flat_HW.view(np.uint8), (SIDE, SIDE), interpolation=cv2.INTER_NEAREST) > 0
+    return cv2.resize(flat_HW.view(np.uint8), (_OUTLINE, _OUTLINE), interpolation=cv2.INTER_NEAREST) > 0
 
 
 def _inside(values_DHWC: NDArray[Any], united_DHW: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -20,7 +20,8 @@ import cv2
 import numpy as np
 
 from ukan.data import check
-from ukan.data.duplicates import Thumbnails, chain, find_pairs
+from ukan.data.crops import MOST
+from ukan.data.duplicates import SIDE, Thumbnails, chain, find_pairs
 from ukan.data.facts import Facts, read_facts
 from ukan.data.fingerprint import make_fingerprint
 from ukan.data.groups import groups_by_regex, groups_by_table
@@ -76,7 +77,9 @@ class Index:
     """Alike pictures worth a look, worst first."""
     left_out: tuple[str, ...] = ()
     """Files with errors that were left out on demand."""
-    thumbnails: Thumbnails = field(default=Thumbnails((), (), np.zeros((0, 32, 32), np.uint8)), compare=False)
+    thumbnails: Thumbnails = field(
+        default=Thumbnails((), (), np.zeros((0, SIDE, SIDE), np.uint8), np.zeros((0, 2), np.int64)), compare=False
+    )
     """Of `cases`, in their order."""
 
     @property
@@ -142,8 +145,17 @@ def index_folder(
         return Index(root, name, layout, [], by_gravity(problems), None, rule.because)
 
     names = [fact.case.case for fact in facts]
-    thumbnails = Thumbnails(names, [fact.digest for fact in facts], np.stack([fact.thumbnail for fact in facts]))
+    thumbnails = Thumbnails(
+        names,
+        [fact.digest for fact in facts],
+        np.stack([fact.thumbnail for fact in facts]),
+        np.array([(fact.case.height, fact.case.width) for fact in facts], np.int64),
+    )
     pairs = find_pairs(thumbnails)
+    if len(facts) > MOST:
+        what = f"{len(facts)} pictures, more than {MOST}: only whole pictures were compared"
+        do = "name the patients by --groups or --group-regex where there may be crops of one another"
+        problems.append(Problem("note", "crops not looked for", "all cases", what, do))
     given_names = [[naming.get(name, "") for name in names] for naming in namings.values()]
     given = chain(len(facts), np.zeros((0, 2), np.intp), *given_names)
     chained = chain(len(facts), np.column_stack([pairs.first, pairs.second]), *given_names)
