@@ -13,19 +13,16 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from published_kan import PublishedKAN, with_published_layers
 from torch import Tensor, nn
 from torch.nn import functional as F
+from turns import Step, peak_bytes, ratio, take_turns
 
 from ukan.models.ukan import UKAN
 from ukan.nn.kan import KANLinear, compile_layers, compiler_problem
 
-Step = Callable[[], object]
 COMPILES = not compiler_problem(KANLinear(8, 8))
 
 
@@ -162,40 +159,6 @@ def compiled(layer: nn.Module) -> nn.Module:
     twin = copy.deepcopy(layer)
     compile_layers(twin)
     return twin
-
-
-def take_turns(steps: dict[str, Step], rounds: int) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(rounds + 2):
-        for name, step in steps.items():
-            began = time.process_time()
-            step()
-            if number >= 2:  # the first ones compile, and fill caches
-                found[name].append(time.process_time() - began)
-    return found
-
-
-def ratio(found: dict[str, list[float]], slow: str, fast: str) -> float:
-    return statistics.median(a / b for a, b in zip(found[slow], found[fast], strict=True))
-
-
-def peak_bytes(step: Step) -> int:
-    """The most memory that tensors of a step take together, from the allocator's own record."""
-    from torch.profiler import ProfilerActivity, profile
-
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        step()
-    with tempfile.TemporaryDirectory() as folder:
-        now = most = 0
-        path = Path(folder) / "trace.json"
-        profiled.export_chrome_trace(str(path))
-        import json
-
-        events = [event for event in json.loads(path.read_text())["traceEvents"] if event.get("name") == "[memory]"]
-        for event in sorted(events, key=lambda event: event["ts"]):
-            now += event["args"]["Bytes"]
-            most = max(most, now)
-    return most
 
 
 def kept_bytes(model: nn.Module, image: Tensor) -> int:

@@ -478,7 +478,7 @@ class Plan(_Part):
         return [f"{k}: {mine.get(k)} -> {theirs.get(k)}" for k in keys if mine.get(k) != theirs.get(k)]
 
 
-_NO_RESULT = ("infer.batch_size", "train.compile")
+_NO_RESULT = ("infer.batch_size", "train.compile", "model.scan_backend")
 _OF_TASK: dict[Task, tuple[str, ...]] = {
     "segment": (
         *("data.colour_order", "data.normalization", "data.empty_slices", "data.resize", "data.synthetic"),

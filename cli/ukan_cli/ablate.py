@@ -13,7 +13,7 @@ def ablate(
     folder: Folder,
     set_name: Annotated[
         str,
-        typer.Argument(metavar="SET", help="ukan-table4, ukan-table5, ukan-table6, kan-thesis, or a .yaml of your own."),
+        typer.Argument(metavar="SET", help="ukan-table4, -table5, -table6, kan-thesis, km-unet, or a .yaml of your own."),
     ],
     only: Annotated[
         list[str] | None, typer.Option(metavar="VARIANT", help="Train only this variant; may be given several times.")

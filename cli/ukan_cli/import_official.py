@@ -10,7 +10,7 @@ from ukan_cli.check import shell_word
 
 
 def import_official(
-    file: Annotated[Path, typer.Argument(help="The model.pth that the public U-KAN repository (Seg_UKAN) trained.")],
+    file: Annotated[Path, typer.Argument(help="The model.pth that the public repository of U-KAN or KM-UNet trained.")],
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Its config.yml; the one beside it by default.")
     ] = None,
@@ -22,10 +22,11 @@ def import_official(
     ] = None,
     classes: Annotated[str | None, typer.Option(metavar="NAME,NAME", help="Names of the classes, in their order.")] = None,
 ) -> None:
-    """Make a run folder of a checkpoint of the public U-KAN repository, to predict with it and to score it.
+    """Make a run folder of a checkpoint of the public U-KAN or KM-UNet repository, to predict with it and to score it.
 
-    The file is read without running any code in it. Images are read, stretched and normalised as that repository does.
+    The file is read without running any code in it. Images are read, stretched and normalised as these repositories do.
     """
+    from ukan.segment.import_official import TITLES
     from ukan.segment.import_official import import_official as stage
 
     names = classes.split(",") if classes is not None else None
@@ -34,7 +35,9 @@ def import_official(
     plan, root = made.plan, made.folder.root
     sizes, (height, width) = plan.model.sizes, plan.data.input_size
     widths, layers = ", ".join(map(str, sizes["widths"])), ", ".join(sizes["kan_layers"])
-    print(f"U-KAN, widths {widths}, layers {layers}, at {width}x{height}: {', '.join(plan.data.classes)}")
+    print(
+        f"{TITLES[plan.model.name]}, widths {widths}, layers {layers}, at {width}x{height}: {', '.join(plan.data.classes)}"
+    )
     for note in made.environment()["imported"]["notes"]:
         print(f"  {note}")
     print(f"written: {root}")

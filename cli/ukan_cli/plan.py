@@ -25,6 +25,10 @@ def plan(
     recipe: Annotated[
         str | None, typer.Option(help="A shipped recipe, or a .yaml of your own, instead of own decisions.")
     ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The network, also in place of a recipe's: docs/models.md names them all.")
+    ] = None,
+    size: Annotated[str | None, typer.Option(help="One of the network's named sizes, such as paper or matched.")] = None,
     preset: Annotated[
         Preset, typer.Option(help="How much training: does every step run, a first impression, or all of it.")
     ] = Preset.full,
@@ -49,6 +53,8 @@ def plan(
         made, path, index = plan_folder(
             folder,
             recipe=recipe,
+            model=model,
+            size=size,
             settings=settings or [],
             name=name,
             budget_gib=budget_gib,

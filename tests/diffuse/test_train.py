@@ -307,8 +307,8 @@ def test_images_without_masks_are_trained_on_and_all_of_them_if_so_asked(
 
 def test_as_written_trains_too(folder: Path) -> None:
     kept = [s for s in SETTINGS if not s.startswith("model.")]
-    settings = [*kept, "model.name=diffusion-ukan-as-written", "model.widths=[8,8,8]", "diffuse.prediction=sample"]
-    _, plan, _ = plan_folder(folder, task="diffuse", settings=settings)
+    settings = [*kept, "model.widths=[8,8,8]", "diffuse.prediction=sample"]
+    _, plan, _ = plan_folder(folder, task="diffuse", model="diffusion-ukan-as-written", settings=settings)
     assert pictures(trained(plan))
 
 

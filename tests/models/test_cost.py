@@ -73,7 +73,7 @@ def test_each_module_counts_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.linear(self.relu(self.ln(self.bn(self.depthwise(self.conv(x))))))
 
-    monkeypatch.setitem(ukan.models.MODELS, "made", Made)
+    monkeypatch.setattr(ukan.models, "find_model", lambda name: Made)
     pixels = 128 * 128
     macs = pixels * (4 * 2 * 9 + 4 * 9 + 4 * 4 + 4 * 4) + 4 * 128 * 128 * 3
     assert paper_gflops("made", 2, 3, {}) == macs * 8 / 1e9

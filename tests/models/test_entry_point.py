@@ -86,8 +86,8 @@ def test_it_is_planned_trained_and_read_back_like_our_own(install, write_dataset
     from ukan.stage.prepare import plan_folder
 
     install(TINY)
-    settings = ["model.name=tiny", "model.width=5", "train.epochs=1", "data.input_size=[32,32]", "split.folds=2"]
-    plan, path, _ = plan_folder(write_dataset(Path("data"), count=6, size=(32, 40)), settings=settings)
+    settings = ["model.width=5", "train.epochs=1", "data.input_size=[32,32]", "split.folds=2"]
+    plan, path, _ = plan_folder(write_dataset(Path("data"), count=6, size=(32, 40)), model="tiny", settings=settings)
     assert plan.model.sizes == {"width": 5, "norm": True} and Plan.load(path) == plan
     try:
         done = train(path, folds=[0], device="cpu", workers=0)

@@ -3,9 +3,7 @@
 The published answers lie beside the checkout (shared/golden): a rule fills every parameter, a formula makes the image.
 """
 
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,15 +16,6 @@ from ukan.models.cost import model_cost
 from ukan.models.ukan import UKAN, WIDTHS, KANBlock
 from ukan.nn.kan import KANLinear
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
-
-
-def golden(file: str) -> Any:
-    path = SHARED / file
-    if not path.is_file():
-        pytest.skip(f"published answers not beside the checkout ({path})")
-    return json.loads(path.read_text(encoding="utf-8"))
-
 
 def count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
@@ -37,30 +26,10 @@ def on_meta(**sizes: Any) -> UKAN:
         return UKAN(3, 1, **sizes)
 
 
-def fill(model: nn.Module, names: list[str]) -> None:
-    """The rule of the golden files."""
-    state = model.state_dict()
-    for k, name in enumerate(names):
-        entry = state[name]
-        s = torch.sin(0.7 * torch.arange(entry.numel(), dtype=torch.float64) + k).view(entry.shape)
-        if name.endswith("running_var"):
-            s = 1 + 0.1 * s
-        elif name.endswith("running_mean"):
-            s = 0.1 * s
-        elif entry.dim() >= 2:
-            s = s / math.sqrt(entry.numel() / entry.shape[0])
-        elif name.endswith("weight"):
-            s = 1 + 0.1 * s
-        else:
-            s = 0.1 * s
-        entry.copy_(s)
-    for module in model.modules():
-        if isinstance(module, KANLinear):
-            module.set_knots((-1 + 0.4 * torch.arange(-3, 9, dtype=torch.float64)).expand_as(module.grid))
-
-
 @pytest.mark.parametrize(("file", "widths"), [("small", "S"), ("base", "base"), ("large", "L")])
-def test_names_shapes_and_answers_are_the_published_networks(file: str, widths: str) -> None:
+def test_names_shapes_and_answers_are_the_published_networks(
+    file: str, widths: str, golden: Any, fill: Any, golden_image: Any
+) -> None:
     truth = golden(f"golden/ukan_{file}.json")
     with torch.device("meta"):  # every value is filled in below: a start would be wasted
         model = UKAN(3, 1, widths=WIDTHS[widths])
@@ -71,11 +40,8 @@ def test_names_shapes_and_answers_are_the_published_networks(file: str, widths: 
     assert count(model) == truth["trainable"]
 
     fill(model, names)
-    height, width = truth["input"]
-    c, y, x = torch.meshgrid(*(torch.arange(float(n), dtype=torch.float64) for n in (3, height, width)), indexing="ij")
-    image = torch.sin(0.05 * (y + 1) * (c + 1)) * torch.cos(0.07 * (x + 1))
     with torch.no_grad():
-        logits = model(image[None])
+        logits = model(golden_image(*truth["input"]))
     assert list(logits.shape) == truth["output_shape"]
     values = torch.tensor(truth["values"], dtype=torch.float64)
     assert (logits.flatten()[truth["at"]] - values).abs().max() <= 1e-9

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from ukan.errors import UserError
-from ukan.models import model_sizes
+from ukan.models import model_sizes, model_stride, named_sizes
 from ukan.plan import AugmentPlan, Fingerprint, Plan, flatten
 from ukan.planning.segment import plan_segment
 from ukan.stage.recipes import load_recipe, recipes
@@ -95,14 +95,16 @@ def make(name: str, **given: Any) -> Plan:
         "mask_rule_because": "as the masks are",
         "activation_bytes": lambda name, channels, classes, sizes, size: 10 * size[0] * size[1],
         "model_sizes": model_sizes,
+        "named_sizes": named_sizes,
+        "model_stride": model_stride,
         "recipe": load_recipe(name),
     }
     return plan_segment(fingerprint, **{**options, **given})
 
 
 def test_these_are_the_shipped_recipes() -> None:
-    of_segmentation = {name for name in recipes() if load_recipe(name).get("task") != "diffuse"}
-    assert of_segmentation == set(OF_ITS_OWN) == set(DATASETS)
+    of_ukan = {name for name in recipes() if load_recipe(name)["model"]["name"] == "ukan"}
+    assert of_ukan == set(OF_ITS_OWN) == set(DATASETS)
 
 
 @pytest.mark.parametrize("name", DATASETS)

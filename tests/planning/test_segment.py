@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from ukan.errors import DataError, UserError
-from ukan.models.ukan import WIDTHS as PUBLISHED_WIDTHS
+from ukan.models.ukan import UKAN
+from ukan.models.ukan import WIDTHS as PUBLISHED
 from ukan.plan import Fingerprint, Plan
 from ukan.planning import segment
-from ukan.planning.segment import SHORTENED, WIDTHS, plan_segment
+from ukan.planning.segment import SHORTENED, plan_segment
 
 GIB = 2**30
 
@@ -35,6 +36,7 @@ BUSI_LIKE = Fingerprint(
     near_duplicates=3,
 )
 ORGANS = {"mask_rule": "labels", "target": "multiclass", "classes": ("1", "2", "4"), "label_values": (1, 2, 4)}
+WIDTHS = {name: list(widths) for name, widths in PUBLISHED.items()}
 SIZES = {"widths": (128, 160, 256), "kan_layers": ("kan", "kan", "kan"), "skip": "add"}
 
 
@@ -52,6 +54,8 @@ def make(fingerprint: Fingerprint = BUSI_LIKE, *, gib_at_256: float = 0.25, **gi
         "mask_rule_because": "two values each",
         "activation_bytes": bytes_of(gib_at_256),
         "model_sizes": lambda name: SIZES,
+        "named_sizes": lambda name: UKAN.named_sizes,
+        "model_stride": lambda name: 32,
     }
     return plan_segment(fingerprint, **{**options, **given})
 
@@ -393,6 +397,14 @@ def test_the_input_has_the_median_images_shape_about_256x256_in_multiples_of_32(
     assert f"{width}x{height}" in plan.reasons["data.input_size"]
 
 
+@pytest.mark.parametrize(("stride", "kept"), [(16, 32), (32, 32), (64, 64), (48, 96)])
+@pytest.mark.parametrize("preset", ["smoke", "full"])
+@pytest.mark.parametrize("budget", [8.0, 0.05])
+def test_sides_are_multiples_of_the_network_s_stride_too(stride: int, kept: int, preset: str, budget: float) -> None:
+    plan = make(model_stride=lambda name: stride, preset=preset, settings={"budget_gib": budget})
+    assert all(side % kept == 0 and side >= 64 for side in plan.data.input_size)
+
+
 def test_small_objects_enlarge_the_input_up_to_512x512_and_never_beyond_the_images() -> None:
     def area(smallest: float, side: int = 1000) -> int:
         f = facts(height=(side,) * 3, width=(side,) * 3, lesion_side_px=(smallest, 60.0, 300.0))
@@ -475,13 +487,50 @@ def test_the_wide_network_needs_the_budget_for_a_whole_batch() -> None:
     assert make(f, preset="fast").model.sizes["widths"] == WIDTHS["base"]
 
 
-def test_the_widths_are_those_published() -> None:
-    assert {name: tuple(widths) for name, widths in WIDTHS.items()} == PUBLISHED_WIDTHS
-
-
-def test_a_model_without_our_widths_keeps_its_own_sizes() -> None:
-    plan = make(facts(cases=20, groups=20), model_sizes=lambda name: {"widths": (32, 64), "depth": 3})
+def test_a_model_without_sizes_s_base_and_l_keeps_its_own() -> None:
+    sizes, few = {"widths": (32, 64), "depth": 3}, facts(cases=20, groups=20)
+    plan = make(few, model_sizes=lambda name: sizes, named_sizes=lambda name: {})
     assert plan.model.sizes == {"widths": [32, 64], "depth": 3}
+    named = {"paper": {"widths": (64, 128)}, "matched": {"widths": (32, 64)}}
+    plan = make(few, preset="smoke", model_sizes=lambda name: sizes, named_sizes=lambda name: named)
+    assert plan.model.sizes == {"widths": [32, 64], "depth": 3}
+    assert "U-KAN base" in plan.reasons["model.widths"] and "own default" in plan.reasons["model.depth"]
+
+
+def test_a_network_whose_default_is_another_than_its_base_is_not_resized_by_the_data() -> None:
+    few = facts(cases=20, groups=20)
+    assert make(few).model.sizes["widths"] == WIDTHS["S"]
+    other = make(few, model_sizes=lambda name: {**SIZES, "widths": (96, 128, 160)})
+    assert other.model.sizes["widths"] == [96, 128, 160]
+
+
+@pytest.mark.parametrize("preset", ["smoke", "full"])
+def test_a_size_asked_for_by_name_goes_before_the_data_and_the_preset_and_only_what_is_set_by_hand_before_it(
+    preset: str,
+) -> None:
+    few = facts(cases=20, groups=20)
+    plan = make(few, size_name="L", preset=preset)
+    assert plan.model.sizes["widths"] == WIDTHS["L"] and "size L of ukan (--size)" in plan.reasons["model.widths"]
+    set_so = make(few, size_name="L", preset=preset, settings={"model.widths": [8, 8, 8]})
+    assert set_so.model.sizes["widths"] == [8, 8, 8]
+
+
+def test_a_size_asked_for_that_the_budget_cannot_hold_shrinks_the_input_and_not_the_network() -> None:
+    square = facts(height=(512,) * 3, width=(512,) * 3)
+    plan = make(square, gib_at_256=1.0, size_name="L", settings={"budget_gib": 2.0})
+    assert plan.model.sizes["widths"] == WIDTHS["L"] and plan.data.input_size < (256, 256)
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        (UKAN.named_sizes, r"--size bas: ukan has no size of this name. Did you mean 'base'\?"),
+        ({}, "--size bas: ukan has no sizes with names; .*--set model.FIELD=VALUE"),
+    ],
+)
+def test_an_unknown_name_of_a_size_is_answered_with_the_nearest(named: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        make(size_name="bas", named_sizes=lambda name: named)
 
 
 # Length and rates

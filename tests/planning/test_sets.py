@@ -53,7 +53,7 @@ def fields(recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_these_are_the_shipped_sets_and_none_is_taken_for_a_recipe() -> None:
-    assert set(recipe_sets()) == {*TABLES, "kan-thesis"}
+    assert set(recipe_sets()) == {*TABLES, "kan-thesis", "km-unet"}
     assert not any("table" in name or "thesis" in name for name in recipes())
 
 

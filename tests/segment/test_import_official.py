@@ -1,6 +1,6 @@
-"""A checkpoint of the public U-KAN repository becomes a run that answers as the original does, or is refused in one line.
+"""A checkpoint of the public U-KAN or KM-UNet repository becomes a run that answers like it, or is refused in one line.
 
-Published names, shapes and answers lie beside the checkout (shared/golden), as for tests/models/test_ukan.py.
+Published names, shapes and answers lie beside the checkout (shared/golden), as for tests/models/.
 """
 
 import json
@@ -23,6 +23,7 @@ from ukan_cli.main import app
 from ukan import import_official
 from ukan.data.splits import published_split
 from ukan.errors import DataError, UserError
+from ukan.models.km_unet import KMUNet
 from ukan.models.ukan import UKAN
 from ukan.nn.kan import KANLinear
 from ukan.runs import open_run
@@ -39,6 +40,7 @@ CONFIG = {
 }
 FILE = Path("outputs/my_UKAN/model.pth")
 RUN = Path("runs/my-ukan-official")
+DEAD = ("dblock1", "dblock2", "dnorm3", "dnorm4", "cbam", "cbam1", "cbam2")  # of KM_UNet: built, never called
 
 
 def ukan(*words: object, code: int = 0) -> str:
@@ -57,6 +59,23 @@ def state(outputs: int = 1, **sizes: Any) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     network = UKAN(3, outputs, **{"widths": (8, 8, 16)} | sizes)
     return dict(network.state_dict())
+
+
+def km_unet(dead: bool = True, **others: torch.Tensor | None) -> dict[str, Any]:
+    """What a small KM_UNet would save; some entries others, or gone (None)."""
+    torch.manual_seed(0)
+    weights = dict(KMUNet(3, 1, widths=(8, 8, 16), as_published=True).state_dict())
+    if dead:
+        weights |= {name: tensor for name, tensor in state().items() if name.startswith(("dblock", "dnorm"))}
+        for name in ("cbam", "cbam1", "cbam2"):
+            weights[f"{name}.channel_attention.shared_MLP.0.weight"] = torch.rand(1, 16, 1, 1)
+            weights[f"{name}.spatial_attention.conv2d.bias"] = torch.rand(1)
+    weights |= {name.replace("__", "."): tensor for name, tensor in others.items()}  # type: ignore[misc]
+    return {name: tensor for name, tensor in weights.items() if tensor is not None}
+
+
+def without_attention() -> dict[str, Any]:
+    return {name: tensor for name, tensor in km_unet().items() if not name.startswith("ema")}
 
 
 def save(content: Any, config: dict[str, Any] | str | None = CONFIG, file: Path = FILE) -> Path:
@@ -89,9 +108,12 @@ def published(truth: dict[str, Any]) -> dict[str, torch.Tensor]:
     return weights
 
 
-@pytest.mark.parametrize(("file", "wrapped"), [("small", False), ("base", True)])
-def test_an_imported_network_answers_as_the_published_one(file: str, wrapped: bool) -> None:
-    path = SHARED / "golden" / f"ukan_{file}.json"
+@pytest.mark.parametrize(
+    ("file", "wrapped", "widths"),
+    [("ukan_small", False, [64, 96, 128]), ("ukan_base", True, [128, 160, 256]), ("km_unet", False, [128, 160, 256])],
+)
+def test_an_imported_network_answers_as_the_published_one(file: str, wrapped: bool, widths: list[int]) -> None:
+    path = SHARED / "golden" / f"{file}.json"
     if not path.is_file():
         pytest.skip(f"published answers not beside the checkout ({path})")
     truth = json.loads(path.read_text(encoding="utf-8"))
@@ -99,7 +121,7 @@ def test_an_imported_network_answers_as_the_published_one(file: str, wrapped: bo
     if wrapped:
         weights = {"epoch": 3, "state_dict": {f"module.{name}": tensor for name, tensor in weights.items()}}  # type: ignore
     run = import_official(save(weights, None))
-    assert run.plan.model.sizes["widths"] == {"small": [64, 96, 128], "base": [128, 160, 256]}[file]
+    assert run.plan.model.sizes["widths"] == widths
     network = open_run(run.folder.root).network(0, torch.device("cpu"))
     height, width = truth["input"]
     c, y, x = torch.meshgrid(*(torch.arange(float(n)) for n in (3, height, width)), indexing="ij")
@@ -107,6 +129,46 @@ def test_an_imported_network_answers_as_the_published_one(file: str, wrapped: bo
         logits = network((torch.sin(0.05 * (y + 1) * (c + 1)) * torch.cos(0.07 * (x + 1)))[None])
     assert (logits.flatten()[truth["at"]] - torch.tensor(truth["values"])).abs().max() <= 1e-5
     assert logits.mean().item() == pytest.approx(truth["mean"], abs=1e-5)
+    if file == "km_unet":
+        assert sum(parameter.numel() for parameter in network.parameters()) == 5_739_009
+        assert "5,739,009 of its 7,012,554 parameters are live" in " ".join(run.environment()["imported"]["notes"])
+
+
+def test_dead_parts_of_a_km_unet_are_ignored_by_name_and_both_counts_told() -> None:
+    live = KMUNet(3, 1, widths=(8, 8, 16), as_published=True).eval()
+    live.load_state_dict(km_unet(dead=False))
+    spoilt = {name: t * math.nan if name.startswith(DEAD) else t for name, t in km_unet().items()}  # nothing reads them
+    out = ukan("import-official", save(spoilt, CONFIG | {"arch": "KM_UNet"}))
+    count = sum(parameter.numel() for parameter in live.parameters())
+    of_dead = sum(p.numel() for name, p in UKAN(3, 1, widths=(8, 8, 16)).named_parameters() if name.startswith(DEAD))
+    assert f"{count:,} of its {count + of_dead + 3 * 17:,} parameters are live" in out and ", ".join(DEAD) in out
+    assert "KM-UNet, widths 8, 8, 16, layers kan, kan, kan, at 32x64" in out and "arch" not in out
+    network = open_run(RUN).network(0, torch.device("cpu"))
+    assert network.state_dict().keys() == km_unet(dead=False).keys()
+    image = torch.rand(1, 3, 64, 32)
+    with torch.no_grad():
+        assert torch.allclose(network(image), live(image), rtol=0, atol=1e-6)
+
+    stripped = import_official(save(km_unet(dead=False)), run=Path("stripped"))
+    notes = " ".join(stripped.environment()["imported"]["notes"])
+    assert "live" not in notes, "nothing was left out"
+    assert "arch: UKAN is not the KM-UNet" in notes
+
+
+def test_a_km_unet_is_planned_by_its_recipe_predicts_and_is_scored_on_the_published_split(write_dataset) -> None:
+    write_dataset(Path("data"), 5, colour=True)
+    save(km_unet(), CONFIG | {"name": "my_KM_UNet", "arch": "KM_UNet", "epochs": 7})
+    out = ukan("import-official", FILE, "--data", "data")
+    assert "4 cases it was trained on, 1 held out by dataseed 6142" in out
+    run = Path("runs/my-km-unet-official")
+    plan = open_run(run).plan
+    assert (plan.model.name, plan.model.sizes["as_published"], plan.train.epochs) == ("km-unet", True, 7)
+    assert (plan.train.augment.hflip, plan.train.augment.any_flip) == (0.5, 0), "HorizontalFlip in place of Flip"
+    assert (plan.protocol, plan.data.colour_order, plan.data.normalization) == ("paper", "bgr", "published")
+    assert plan.reasons["train.epochs"] == "epochs: config.yml" and not plan.published
+    assert "never calls" in plan.reasons["model.as_published"] and plan.reasons["model.widths"] == "as the weights are"
+    assert "1 scores of 1 cases" in ukan("evaluate", run)
+    assert "5 written" in ukan("predict", run, "data/images", "out")
 
 
 def test_predict_reads_stretches_and_normalises_as_published() -> None:
@@ -346,6 +408,13 @@ def cut_safetensors() -> None:
         (lambda: save(changed(**{"encoder1.conv.0.weight": torch.zeros(1, 4, 3, 3)})), "images of 4 channels"),
         (lambda: save(changed(**{"dblock2.0.layer.fc3.base_weight": None})), "its blocks differ"),
         (lambda: save(state(skip="cat")), "has not: fuse"),
+        (lambda: save(without_attention()), "UKANWithSS2D, the class behind the repository's own logs"),
+        (lambda: save(km_unet(ss2d_decoder2__Ds=None)), "of a segmentation KM-UNet: lacks ss2d_decoder2.Ds"),
+        (lambda: save(km_unet(ss2d_1__Ds=torch.ones(3))), "ss2d_1.Ds is 3 reals; its other weights ask for 8 reals"),
+        (lambda: save(km_unet(cbam3__weight=torch.ones(1))), "holds what a KM-UNet has not: cbam3.weight"),
+        (lambda: save(km_unet(block2__0__layer__fc3__base_weight=None)), "its blocks differ"),
+        (lambda: save(KMUNet(3, 1, widths=(8, 8, 16)).state_dict()), "of a segmentation KM-UNet: lacks ss2d_decoder1"),
+        (lambda: save(km_unet(), CONFIG | {"input_list": [8, 8, 24]}), "input_list is [8, 8, 24]"),
         (lambda: save(state(), CONFIG | {"num_classes": 2}), "num_classes is 2, but model.pth has 1"),
         (lambda: save(state(), CONFIG | {"input_list": [128, 160, 256]}), "input_list is [128, 160, 256]"),
         (lambda: save(state(), CONFIG | {"input_list": "128,160,256"}), "not the config of these weights"),

@@ -6,10 +6,7 @@ Inception most; but its distances are its own, carry its name, and compare with 
 trained on the real images of one side knows them: take one trained on other images, or two, to see whether ranks agree.
 """
 
-import http.client
 import io
-import re
-import socket
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -31,10 +28,8 @@ if TYPE_CHECKING:
     import torch
 
 BATCH = 32
-_TIMEOUT_S = 30.0
 _INCEPTION = "inception-v3-compat"
 _LAYERS = ["2048", "logits_unbiased"]
-_HASH = re.compile(r"-([0-9a-f]{8,64})\.[^.]+$")  # torch.hub's convention
 
 Images = NDArray[np.uint8]
 Tell = Callable[[int, int], None]
@@ -113,11 +108,14 @@ def load_features(spec: str, weights: Path | None, device: "torch.device") -> Fe
 def _inception(weights: Path | None, device: "torch.device") -> Features:
     import torch
 
+    from ukan.models.weights import fetch_published
+
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
     except ImportError as error:
         raise UserError(f"torch-fidelity is missing ({error}); `pip install torch-fidelity`") from error
-    path = weights or _fetched(URL_INCEPTION_V3)
+    otherwise = "give it with --weights FILE; --features run:FOLDER needs none"
+    path = weights or fetch_published(URL_INCEPTION_V3, "Inception's weights", otherwise)
     sha256, state = _read_weights(path)
     buffer = io.BytesIO()  # torch-fidelity's own reading would execute code that a file holds: it is given these tensors
     torch.save(state, buffer)
@@ -146,30 +144,6 @@ def _inception(weights: Path | None, device: "torch.device") -> Features:
     )
 
 
-def _fetched(url: str) -> Path:
-    """The file in torch.hub's folder, downloaded where it is not there."""
-    import torch
-
-    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
-    if path.exists():
-        return path
-    hash_of_name = _HASH.search(path.name)
-    before = socket.getdefaulttimeout()
-    try:
-        socket.setdefaulttimeout(_TIMEOUT_S)  # a network that never answers is none
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), hash_of_name and hash_of_name[1], progress=False)
-    except (OSError, RuntimeError, http.client.HTTPException) as error:
-        why = getattr(error, "reason", error)
-        raise UserError(
-            f"Inception's weights are not here and cannot be fetched ({why}): get {url} where there is a network and "
-            f"put it into {path.parent}, or give it with --weights FILE; --features run:FOLDER needs none"
-        ) from error
-    finally:
-        socket.setdefaulttimeout(before)
-    return path
-
-
 def _read_weights(path: Path) -> tuple[str, dict[str, Any]]:
     """The hash of a file whose name must carry its beginning, and what it holds, read without executing code."""
     import hashlib
@@ -177,7 +151,9 @@ def _read_weights(path: Path) -> tuple[str, dict[str, Any]]:
 
     import torch
 
-    said = _HASH.search(path.name)
+    from ukan.models.weights import HASH_IN_NAME
+
+    said = HASH_IN_NAME.search(path.name)
     if not said:
         raise UserError(
             f"{path}: no hash in its name to check it by; keep the name it was published under, such as "

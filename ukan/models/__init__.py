@@ -1,6 +1,7 @@
 """MODELS: every segmentation network by name, DENOISERS: every network of diffusion.
 
-A segmentation network keeps one contract: Model(in_channels, num_classes, **sizes), a `stride`, logits out. Another package
+A segmentation network keeps one contract: Model(in_channels, num_classes, **sizes), a `stride`, logits out. It may name some
+of its sizes (`named_sizes`), and put published weights in where a training begins (`load_pretrained`). Another package
 adds one through the entry point group "ukan.models". A denoiser is called as diffusers' networks are, see
 `ukan.models.diffusion`.
 """
@@ -15,19 +16,30 @@ from torch import nn
 from torch.func import functional_call
 
 from ukan.errors import UserError, nearest
-from ukan.models.ukan import UKAN
-from ukan.models.unet import UNet
 from ukan.plan import Plan
 
-MODELS: dict[str, type[nn.Module]] = {"ukan": UKAN, "unet": UNet}
-DENOISERS = {"diffusion-ukan": "DiffusionUKAN", "diffusion-ukan-as-written": "DiffusionUKANAsWritten"}
-"""Names in `ukan.models.diffusion`, which is imported where one is built: diffusers takes seconds to load."""
+MODELS = {
+    "ukan": "ukan.models.ukan:UKAN",
+    "km-unet": "ukan.models.km_unet:KMUNet",
+    "unet": "ukan.models.unet:UNet",
+    "attention-unet": "ukan.models.attention_unet:AttentionUNet",
+    "unetpp": "ukan.models.unetpp:UNetPlusPlus",
+    "unext": "ukan.models.unext:UNeXt",
+    "rolling-unet": "ukan.models.rolling_unet:RollingUNet",
+    "u-mamba": "ukan.models.u_mamba:UMamba",
+    "convnext-unet": "ukan.models.pretrained:ConvNeXtUNet",
+}
+DENOISERS = {
+    "diffusion-ukan": "ukan.models.diffusion:DiffusionUKAN",
+    "diffusion-ukan-as-written": "ukan.models.diffusion:DiffusionUKANAsWritten",
+}
+"""Module and class; a module is imported when its network is asked for: diffusers alone takes seconds to load."""
 
 
 def find_model(name: str) -> type[nn.Module]:
     """The class behind a name: one of MODELS, or one that an installed package offers."""
     if name in MODELS:
-        return MODELS[name]
+        return _load(MODELS[name])
     offered = {entry.name: entry for entry in entry_points(group="ukan.models")}
     if name not in offered:
         if name in DENOISERS:
@@ -49,7 +61,12 @@ def find_denoiser(name: str) -> type[nn.Module]:
     """The class behind a name of DENOISERS."""
     if name not in DENOISERS:
         raise UserError(f"model.name: no network of diffusion {name!r}. {nearest(name, list(DENOISERS))}")
-    return getattr(import_module("ukan.models.diffusion"), DENOISERS[name])
+    return _load(DENOISERS[name])
+
+
+def _load(target: str) -> type[nn.Module]:
+    module, _, name = target.partition(":")
+    return getattr(import_module(module), name)
 
 
 def _broken_promise(model: Any) -> str | None:
@@ -73,6 +90,16 @@ def model_sizes(name: str) -> dict[str, Any]:
     model = find_denoiser(name) if name in DENOISERS else find_model(name)
     parameters = inspect.signature(model).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def named_sizes(name: str) -> dict[str, dict[str, Any]]:
+    """The sizes of a network that have a name: what each sets; none where the network names none."""
+    return getattr(find_denoiser(name) if name in DENOISERS else find_model(name), "named_sizes", {})
+
+
+def model_stride(name: str) -> int:
+    """What the sides of a segmentation network's images are multiples of."""
+    return find_model(name).stride  # type: ignore[attr-defined]
 
 
 def build_model(name: str, in_channels: int, num_classes: int, sizes: dict[str, Any]) -> nn.Module:

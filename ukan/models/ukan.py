@@ -6,12 +6,13 @@ skips are added (code) or concatenated (Eq. 8-9). Modules carry the names of the
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ukan.models.sides import check_sides
 from ukan.nn.kan import Activation, Beyond, KANLinear, in_place_of_kan
 
 # Shapes: B batch, C channels, H W height and width, L = H * W tokens
@@ -35,6 +36,8 @@ class UKAN(nn.Module):
     stride = 32
     deepest = "norm4"
     """The module whose output says most of the whole image."""
+    named_sizes: ClassVar[dict[str, dict[str, Any]]] = {name: {"widths": widths} for name, widths in WIDTHS.items()}
+    """Of the paper's Table 6."""
 
     def __init__(
         self,
@@ -77,12 +80,7 @@ class UKAN(nn.Module):
 
     def run(self, x_BCHW: Tensor, *beside: Tensor) -> Tensor:
         """The forward pass; `beside` is what other token blocks than KANBlock take beside their tokens (a time)."""
-        height, width = x_BCHW.shape[-2:]
-        if height % self.stride or width % self.stride:
-            fits = tuple(max(1, round(side / self.stride)) * self.stride for side in (height, width))
-            raise ValueError(
-                f"U-KAN takes sides that are multiples of {self.stride}, got {height}x{width}; use {fits[0]}x{fits[1]}"
-            )
+        check_sides(x_BCHW, self.stride, "U-KAN")
         # Convolution phase: each stage halves the side.
         skip1 = F.max_pool2d(self.encoder1(x_BCHW), 2)
         skip2 = F.max_pool2d(self.encoder2(skip1), 2)
@@ -153,7 +151,7 @@ class PatchEmbed(nn.Module):
         super().__init__()
         self.proj = nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1)
         self.norm = nn.LayerNorm(out_channels)
-        _init(self)
+        init_tokens(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.proj(x)
@@ -167,7 +165,7 @@ class KANBlock(nn.Module):
         super().__init__()
         self.norm2 = nn.LayerNorm(channels)
         self.layer = KANLayer(channels, kan_layers, make)
-        _init(self)
+        init_tokens(self)
 
     def forward(self, x_BLC: Tensor, size: tuple[int, int]) -> Tensor:
         return x_BLC + self.layer(self.norm2(x_BLC), size)
@@ -226,7 +224,7 @@ def _double(x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _init(module: nn.Module) -> None:
+def init_tokens(module: nn.Module) -> None:
     """The published start of everything in the token stages but the KAN layers, which know their own."""
     for part in module.modules():
         if isinstance(part, nn.Linear):

@@ -40,6 +40,7 @@ MODEL_REASONS = {
     "base_activation": "as published",
     "spline_scaler": "as published",
     "beyond": "as published: beyond the outermost knots the base activation alone",
+    "weights": "fetched once, when a training begins; none trains from scratch",
 }
 
 
@@ -121,6 +122,11 @@ class Decisions:
             "grouped_by": f.grouped_by,
         }
         return Plan.parse({"name": name, "preset": preset, **content, "reasons": self.reasons}, "plan")
+
+
+def plain(sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """A network's sizes as a plan writes them."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in sizes.items()}
 
 
 def _refuse_contradictions(f: Fingerprint, values: Mapping[str, Any]) -> None:

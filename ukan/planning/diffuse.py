@@ -17,6 +17,7 @@ from ukan.planning.decisions import (
     Size,
     choose_batch_size,
     choose_ema_decay,
+    plain,
 )
 
 # (model name, in_channels, num_classes, sizes, input_size) -> bytes that one image leaves in memory for backward
@@ -88,7 +89,7 @@ def plan_diffuse(
 
     # The network and its input.
     model = decide("model.name", "diffusion-ukan", "the published network")
-    sizes = {key: list(value) if isinstance(value, tuple) else value for key, value in model_sizes(model).items()}
+    sizes = plain(model_sizes(model))
     if "channels" in sizes:
         decide("model.channels", effort.channels, f"{effort.prefix}{effort.channels}" if effort.prefix else "as published")
     for key, value in sizes.items():

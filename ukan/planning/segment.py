@@ -13,15 +13,23 @@ from typing import Any, NamedTuple
 from ukan.errors import DataError, UserError, nearest
 from ukan.plan import Fingerprint, Plan
 from ukan.planning.augmentation import choose_augmentation
-from ukan.planning.decisions import MODEL_REASONS, TRAINING, Decisions, PresetName, Size, choose_batch_size, choose_ema_decay
+from ukan.planning.decisions import (
+    MODEL_REASONS,
+    TRAINING,
+    Decisions,
+    PresetName,
+    Size,
+    choose_batch_size,
+    choose_ema_decay,
+    plain,
+)
 
 # (model name, in_channels, num_classes, sizes, input_size) -> bytes that one image leaves in memory for backward
 ActivationBytes = Callable[[str, int, int, dict[str, Any], tuple[int, int]], int]
 
-STRIDE = 32
+STRIDE = 32  # sides are multiples of it, and of the network's own
 SMALLEST_LESION_PX = 8
 BATCH = 8
-WIDTHS = {"S": [64, 96, 128], "base": [128, 160, 256], "L": [256, 320, 512]}  # Table 6 of the U-KAN paper
 FEW_IMAGES, MANY_IMAGES = 50, 5000  # below the one a narrower network, from the other on a wider one
 SHAPES_DIFFER = 2.0
 
@@ -57,11 +65,15 @@ def plan_segment(
     mask_rule_because: str,
     activation_bytes: ActivationBytes,
     model_sizes: Callable[[str], dict[str, Any]],
+    named_sizes: Callable[[str], Mapping[str, Mapping[str, Any]]],
+    model_stride: Callable[[str], int],
+    size_name: str | None = None,
     recipe: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     preset: PresetName = "full",
 ) -> Plan:
-    """The plan for a dataset. `settings` are dotted keys and values (--set); `recipe` is a plan without a dataset.
+    """The plan for a dataset. `settings` are dotted keys and values (--set); `recipe` is a plan without a dataset; size_name
+    is one of the network's named sizes, which then is not chosen by the data, the recipe or the preset.
 
     Raises UserError for values that are impossible, or do not go together, DataError for a dataset that cannot be split.
     """
@@ -96,7 +108,10 @@ def plan_segment(
 
     # The network, its input and the batch: what the pictures ask for, within the budget.
     model = decide("model.name", "ukan", "what this project is about")
-    sizes = {key: list(value) if isinstance(value, tuple) else value for key, value in model_sizes(model).items()}
+    sizes, named = plain(model_sizes(model)), {key: plain(value) for key, value in named_sizes(model).items()}
+    if size_name is not None:
+        for key, value in named_size(named, model, size_name).items():
+            sizes[key] = decide(f"model.{key}", value, f"size {size_name} of {model} (--size)")
 
     @cache
     def image_bytes(size: Size, widths: tuple[int, ...]) -> int:
@@ -106,14 +121,18 @@ def plan_segment(
     def fits(size: Size, batch: int, **other: Any) -> bool:
         return image_bytes(size, tuple((sizes | other).get("widths", ()))) * batch <= budget_gib * 2**30
 
-    size, because = _input_size(f, effort)
+    stride = math.lcm(STRIDE, model_stride(model))
+    size, because = _input_size(f, effort, stride)
     size = tuple(given.get("data.input_size", size))
-    if sizes.get("widths") == WIDTHS["base"]:
-        sizes["widths"] = decide("model.widths", *_widths(preset, images, size, fits))
+    if size_name is None and {"S", "base", "L"} <= named.keys() and sizes.items() >= named["base"].items():
+        widths = {name: named[name]["widths"] for name in ("S", "base", "L")}
+        sizes["widths"] = decide("model.widths", *_widths(widths, preset, images, size, fits))
     for key, value in sizes.items():
         if f"model.{key}" not in values:
-            sizes[key] = decide(f"model.{key}", value, MODEL_REASONS.get(key, "the model's own default"))
-    if "data.input_size" not in given and (smaller := _within_budget(f, size, fits)) != size:
+            matched = named.get("matched", {}).get(key) == value
+            default = "about the FLOPs of U-KAN base (size matched)" if matched else "the model's own default"
+            sizes[key] = decide(f"model.{key}", value, MODEL_REASONS.get(key, default))
+    if "data.input_size" not in given and (smaller := _within_budget(f, size, stride, fits)) != size:
         size, because = smaller, f"{because}, made smaller for {budget_gib:g} GiB"
     decide("data.input_size", list(size), because)
     batch = decide("train.batch_size", *choose_batch_size(size, images, budget_gib, BATCH, fits))
@@ -177,7 +196,7 @@ def _empty_slices(f: Fingerprint) -> tuple[str, str]:
     return "keep", "no volumes"
 
 
-def _input_size(f: Fingerprint, effort: Preset) -> tuple[Size, str]:
+def _input_size(f: Fingerprint, effort: Preset, stride: int) -> tuple[Size, str]:
     """The median image's shape in about the preset's area; more of it where small objects would vanish."""
     height, width = f.height[1], f.width[1]
     area: float = min(height * width, effort.area_px)
@@ -189,35 +208,47 @@ def _input_size(f: Fingerprint, effort: Preset) -> tuple[Size, str]:
         area = min(largest, area * (SMALLEST_LESION_PX / smallest) ** 2)
     elif smallest:
         because += f", the smallest objects (5th percentile) stay {smallest:.0f} px wide"
-    return _shape(f, area), because
+    return _shape(f, area, stride), because
 
 
-def _shape(f: Fingerprint, area: float) -> Size:
+def _shape(f: Fingerprint, area: float, stride: int) -> Size:
     """Multiples of the stride with the median image's shape and about this area."""
     height, width = f.height[1], f.width[1]
     scale = (area / (height * width)) ** 0.5
-    sides = [max(2, round(side * scale / STRIDE)) * STRIDE for side in (height, width)]
+    sides = [max(math.ceil(2 * STRIDE / stride), round(side * scale / stride)) * stride for side in (height, width)]
     return sides[0], sides[1]
 
 
-def _widths(preset: PresetName, images: int, size: Size, fits: Callable[..., bool]) -> tuple[list[int], str]:
+def named_size(named: Mapping[str, Mapping[str, Any]], model: str, size_name: str) -> Mapping[str, Any]:
+    """What one of a network's named sizes sets. Raises UserError where there is none of this name."""
+    if not named:
+        raise UserError(f"--size {size_name}: {model} has no sizes with names; set its fields: --set model.FIELD=VALUE")
+    if size_name not in named:
+        raise UserError(f"--size {size_name}: {model} has no size of this name. {nearest(size_name, list(named))}")
+    return named[size_name]
+
+
+def _widths(
+    widths: Mapping[str, list[int]], preset: PresetName, images: int, size: Size, fits: Callable[..., bool]
+) -> tuple[list[int], str]:
+    """Of the published widths S, base and L."""
     if preset == "smoke":
-        return WIDTHS["S"], "preset smoke: U-KAN-S, the narrowest published"
+        return widths["S"], "preset smoke: size S, the narrowest"
     if images < FEW_IMAGES:
-        return WIDTHS["S"], f"U-KAN-S: {images} training images are few for 6.4 million parameters"
-    if not fits(size, BATCH // 2, widths=WIDTHS["base"]):
-        return WIDTHS["S"], f"U-KAN-S: the budget does not hold {BATCH // 2} images in the base network"
-    if preset == "full" and images >= MANY_IMAGES and fits(size, BATCH, widths=WIDTHS["L"]):
-        return WIDTHS["L"], f"U-KAN-L: {images:,} training images and the budget carry four times the computation"
-    return WIDTHS["base"], "U-KAN base, the published default"
+        return widths["S"], f"size S: {images} training images are few for the millions of parameters of size base"
+    if not fits(size, BATCH // 2, widths=widths["base"]):
+        return widths["S"], f"size S: the budget does not hold {BATCH // 2} images in the base network"
+    if preset == "full" and images >= MANY_IMAGES and fits(size, BATCH, widths=widths["L"]):
+        return widths["L"], f"size L: {images:,} training images and the budget carry four times the computation"
+    return widths["base"], "size base, the default"
 
 
-def _within_budget(f: Fingerprint, size: Size, fits: Callable[..., bool]) -> Size:
+def _within_budget(f: Fingerprint, size: Size, stride: int, fits: Callable[..., bool]) -> Size:
     """The input made smaller until half a batch fits, or it cannot shrink further."""
     area = float(size[0] * size[1])
-    while not fits(size, BATCH // 2) and size != _shape(f, 1):
+    while not fits(size, BATCH // 2) and size != _shape(f, 1, stride):
         area *= 0.8
-        size = _shape(f, area)
+        size = _shape(f, area, stride)
     return size
 
 

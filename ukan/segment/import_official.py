@@ -1,7 +1,8 @@
-"""`ukan import-official`: a model.pth of the public U-KAN repository (Seg_UKAN) -> a run folder that predicts and is scored.
+"""`ukan import-official`: a model.pth of the public repository of U-KAN (Seg_UKAN) or KM-UNet (KM_UNet) -> a run folder that
+predicts and is scored.
 
 What the network is, its weights tell; how images come to it and which were held out, the config.yml that train.py leaves
-beside them. Keys of configs are the arguments of that train.py.
+beside them. Keys of configs are the arguments of that train.py, which is the same in both but for one augmentation.
 """
 
 import json
@@ -11,7 +12,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +23,7 @@ from ukan.data.layouts import LAYOUTS
 from ukan.data.problems import write_problems
 from ukan.data.splits import Splits, choose_cases, make_splits
 from ukan.errors import DataError, UserError
-from ukan.models import build_model, model_sizes
-from ukan.models.ukan import UKAN
+from ukan.models import build_model, model_sizes, model_stride, named_sizes
 from ukan.models.weights import save_weights
 from ukan.paths import RUNS, RunFolder, slug, write_text
 from ukan.plan import Plan, read_yaml
@@ -35,6 +35,39 @@ from ukan.stage.prepare import load_recipe
 Progress = Callable[[int, int], None]
 Weights = dict[str, Tensor]
 Config = dict[str, Any]
+
+
+class Official(NamedTuple):
+    """A network of a public repository, and what is here for it."""
+
+    model: str  # in MODELS
+    title: str
+    arch: str  # the published class
+    recipe: str
+    blocks: tuple[str, ...]  # of tokens
+    sizes: dict[str, Any]  # of which the published code knows one value
+    dead: tuple[str, ...]  # children that the published code builds and never calls; not built here
+
+
+UKAN = Official(
+    model="ukan",
+    title="U-KAN",
+    arch="UKAN",
+    recipe="paper/ukan-busi",
+    blocks=("block1", "block2", "dblock1", "dblock2"),
+    sizes={"skip": "add"},
+    dead=(),
+)
+KM_UNET = Official(
+    model="km-unet",
+    title="KM-UNet",
+    arch="KM_UNet",
+    recipe="paper/km-unet-busi",
+    blocks=("block1", "block2"),
+    sizes={"as_published": True},
+    dead=("dblock1", "dblock2", "dnorm3", "dnorm4", "cbam", "cbam1", "cbam2"),
+)
+TITLES = {official.model: official.title for official in (UKAN, KM_UNET)}
 
 # What train.py takes where nothing else is said, and the plan's field of it.
 _DEFAULTS: dict[str, int | float] = {"input_h": 256, "input_w": 256, "dataseed": 2981}
@@ -48,7 +81,7 @@ _TRAINING: dict[str, tuple[str, int | float]] = {
 }
 # The published training, in the recipe's fields; plans have no words for another.
 _PUBLISHED = {"optimizer": "Adam", "scheduler": "CosineAnnealingLR", "loss": "BCEDiceLoss"}
-_BLOCKS = ("block1", "block2", "dblock1", "dblock2")
+_BUFFERS = (".grid", ".running_mean", ".running_var", ".num_batches_tracked")
 
 
 def import_official(
@@ -60,23 +93,27 @@ def import_official(
     classes: Sequence[str] | None = None,
     on_progress: Progress | None = None,
 ) -> Run:
-    """A checkpoint of Seg_UKAN as a run of one fold; what is to be known of it is in environment.json ("imported", "notes").
+    """A checkpoint of Seg_UKAN or KM_UNet as a run of one fold; what is to be known of it is in environment.json
+    ("imported", "notes").
 
     config: train.py's config.yml; by default the one beside the file, if there is one. data: the raw dataset it was trained
     on, of which the published split of its dataseed is rebuilt, for `evaluate`; without it the run predicts, and can be
     scored on other datasets. run: the folder to make, runs/<name>-official by default. classes: their names.
 
-    Raises DataError where a file is damaged, no weights of a U-KAN, or where weights, config and data do not go together;
-    UserError where the run folder is there already. Nothing is written then, and no code in the file is run.
+    Raises DataError where a file is damaged, no weights of these networks, or where weights, config and data do not go
+    together; UserError where the run folder is there already. Nothing is written then, and no code in the file is run.
     """
     weights = _read_weights(file)
-    sizes, outputs = _read_sizes(weights, file)
-    network = _network(weights, sizes, outputs, file)
-    said, notes = _read_config(file, config)
-    notes += _compare(said, sizes, outputs, file, config or _beside(file))
+    official = _recognise(weights, file)
+    live = {name: tensor for name, tensor in weights.items() if _child(name) not in official.dead}
+    sizes, outputs = _read_sizes(live, official, file)
+    network = _network(live, official, sizes, outputs, file)
+    said, notes = _read_config(file, config, model_stride(official.model))
+    notes += _compare(said, official, sizes, outputs, file, config or _beside(file))
+    notes += _about_dead(weights, live, official)
     folder = _new_folder(file, said, run)
     sha256 = file_sha256(file)
-    recipe = _recipe(said, sizes, f"{file.name}, sha256 {sha256}", config or _beside(file))
+    recipe = _recipe(said, official, sizes, f"{file.name}, sha256 {sha256}", config or _beside(file))
     if data is None:
         index, splits = None, None
         plan = _plan_without_data(recipe, said, _class_names(classes, outputs))
@@ -141,23 +178,54 @@ def _load(file: Path) -> Any:
         raise DataError(f"{file}: {what}; copy it again from where it was made") from error
 
 
-def _read_sizes(weights: Weights, file: Path) -> tuple[dict[str, Any], int]:
+def _recognise(weights: Weights, file: Path) -> Official:
+    children = {_child(name) for name in weights}
+    if "ss2d_1" not in children:
+        return UKAN
+    if not any(child.startswith("ema") for child in children):
+        raise DataError(
+            f"{file}: a KM-UNet without multi-scale attention (no ema1, ema2, ...): that is UKANWithSS2D, the class behind "
+            "the repository's own logs of BUSI and CVC; only the released class, KM_UNet, can be imported"
+        )
+    return KM_UNET
+
+
+def _child(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _about_dead(weights: Weights, live: Weights, official: Official) -> list[str]:
+    children = {_child(name) for name in weights}
+    dead = [child for child in official.dead if child in children]
+    if not dead:
+        return []
+    of_live, of_all = (
+        sum(tensor.numel() for name, tensor in some.items() if not name.endswith(_BUFFERS)) for some in (live, weights)
+    )
+    return [
+        f"{of_live:,} of its {of_all:,} parameters are live; the published code never calls the rest, which is left out: "
+        + ", ".join(dead)
+    ]
+
+
+def _read_sizes(weights: Weights, official: Official, file: Path) -> tuple[dict[str, Any], int]:
     """The network's sizes as the model takes them, and how many classes it answers."""
 
     def shape(name: str, dimensions: int) -> tuple[int, ...]:
         if name not in weights or weights[name].ndim != dimensions:
             some = ", ".join(list(weights)[:3])
-            raise DataError(f"{file}: not the weights of a segmentation U-KAN: no {name} among its entries ({some}, ...)")
+            what = f"not the weights of a segmentation {official.title}"
+            raise DataError(f"{file}: {what}: no {name} among its entries ({some}, ...)")
         return tuple(weights[name].shape)
 
     d1, c3 = shape("patch_embed3.proj.weight", 4)[:2]
     d2 = shape("patch_embed4.proj.weight", 4)[0]
-    by_block = {block: _kinds(weights, f"{block}.0.layer.fc") for block in _BLOCKS}
+    by_block = {block: _kinds(weights, f"{block}.0.layer.fc") for block in official.blocks}
     kinds = by_block["block1"]
     if any(found != kinds for found in by_block.values()) or not kinds:
         listed = "; ".join(f"{block}: {', '.join(found) or 'none'}" for block, found in by_block.items())
-        raise DataError(f"{file}: its blocks differ in their layers ({listed}); a U-KAN has the same in all four")
-    sizes: dict[str, Any] = {"widths": [c3, d1, d2], "kan_layers": kinds, "skip": "add"}
+        raise DataError(f"{file}: its blocks differ in their layers ({listed}); a {official.title} has the same in all")
+    sizes = {"widths": [c3, d1, d2], "kan_layers": kinds, **official.sizes}
     if "kan" in kinds:
         first = f"block1.0.layer.fc{kinds.index('kan') + 1}"
         bases, knots = shape(f"{first}.spline_weight", 3)[2], shape(f"{first}.grid", 2)[1]
@@ -181,20 +249,21 @@ def _kinds(weights: Weights, prefix: str) -> list[str]:
         kinds.append(kind)
 
 
-def _network(weights: Weights, sizes: dict[str, Any], outputs: int, file: Path) -> nn.Module:
+def _network(weights: Weights, official: Official, sizes: dict[str, Any], outputs: int, file: Path) -> nn.Module:
     """The network with these weights, each of them where it belongs."""
+    refused = f"{file}: not the weights of a segmentation {official.title}"
     try:
-        network = build_model("ukan", 3, outputs, sizes)
+        network = build_model(official.model, 3, outputs, sizes)
     except UserError as error:
-        raise DataError(f"{file}: not the weights of a segmentation U-KAN ({error})") from error
+        raise DataError(f"{refused} ({error})") from error
     expected = network.state_dict()
     for what, names in (
         ("lacks", [name for name in expected if name not in weights]),
-        ("holds what a U-KAN has not:", [name for name in weights if name not in expected]),
+        (f"holds what a {official.title} has not:", [name for name in weights if name not in expected]),
     ):
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise DataError(f"{file}: not the weights of a segmentation U-KAN: {what} {', '.join(names[:3])}{more}")
+            raise DataError(f"{refused}: {what} {', '.join(names[:3])}{more}")
     for name, tensor in weights.items():
         if _kind(tensor) != _kind(expected[name]):
             raise DataError(f"{file}: {name} is {_kind(tensor)}; its other weights ask for {_kind(expected[name])}")
@@ -220,7 +289,7 @@ def _beside(file: Path) -> Path:
     return file.with_name("config.yml")
 
 
-def _read_config(file: Path, given: Path | None) -> tuple[Config, list[str]]:
+def _read_config(file: Path, given: Path | None, stride: int) -> tuple[Config, list[str]]:
     """What config.yml says, and what is to be known of what it leaves open."""
     path = given or _beside(file)
     if given is None and not path.exists():
@@ -239,14 +308,14 @@ def _read_config(file: Path, given: Path | None) -> tuple[Config, list[str]]:
         value = said.get(key, default)
         if type(value) not in ((int,) if isinstance(default, int) else (int, float)) or not 0 <= value < 2**31:
             raise DataError(f"{path}: {key} is {value!r}; a {'whole ' * isinstance(default, int)}number is expected")
-        if key in ("input_h", "input_w") and (value % UKAN.stride or not value):
-            raise DataError(f"{path}: {key} is {value}; a U-KAN takes multiples of {UKAN.stride}")
+        if key in ("input_h", "input_w") and (value % stride or not value):
+            raise DataError(f"{path}: {key} is {value}; the network takes multiples of {stride}")
     left_open = [f"{key} {value}" for key, value in _DEFAULTS.items() if key not in said]
     notes = [f"{path.name} does not say all: train.py's defaults are taken ({', '.join(left_open)})"] if left_open else []
     return said, notes
 
 
-def _compare(said: Config, sizes: Mapping[str, Any], outputs: int, file: Path, path: Path) -> list[str]:
+def _compare(said: Config, official: Official, sizes: Mapping[str, Any], outputs: int, file: Path, path: Path) -> list[str]:
     """Refuses a config of other weights; what the published code makes nothing of is told instead."""
     widths = said.get("input_list")
     if isinstance(widths, str):
@@ -265,8 +334,8 @@ def _compare(said: Config, sizes: Mapping[str, Any], outputs: int, file: Path, p
         notes.append("no_kan: true does nothing in the published code; the weights hold KAN layers")
     if said.get("input_channels", 3) != 3:
         notes.append(f"input_channels: {said['input_channels']} does nothing in the published code; the weights take 3")
-    if said.get("arch", "UKAN") != "UKAN":
-        notes.append(f"arch: {said['arch']} is not the U-KAN that the weights are")
+    if said.get("arch", official.arch) != official.arch:
+        notes.append(f"arch: {said['arch']} is not the {official.title} that the weights are")
     other = [f"{key} {said[key]}" for key, published in _PUBLISHED.items() if said.get(key, published) != published]
     if other:
         notes.append(f"plans have no words for {', '.join(other)}: its `train` says what is published, and was not done")
@@ -288,23 +357,23 @@ def _new_folder(file: Path, said: Config, run: Path | None) -> RunFolder:
 # The plan.
 
 
-def _recipe(said: Config, sizes: dict[str, Any], origin: str, path: Path) -> dict[str, Any]:
+def _recipe(said: Config, official: Official, sizes: dict[str, Any], origin: str, path: Path) -> dict[str, Any]:
     """The published recipe with what weights and config say of it."""
-    recipe = load_recipe("paper/ukan-busi")
+    recipe = load_recipe(official.recipe)
     del recipe["published"]  # of other networks
     values = _DEFAULTS | {key: default for key, (_, default) in _TRAINING.items()} | said
     because = {key: path.name if key in said else "train.py's default" for key in values}
     del recipe["data"]["empty_cases"], recipe["data"]["mask_rule"]
     recipe["data"]["input_size"] = [values["input_h"], values["input_w"]]
     recipe["split"] |= {"seeds": [values["dataseed"]], "official_test": "pool"}
-    recipe["model"] = {"name": "ukan", **model_sizes("ukan"), **sizes}
+    recipe["model"] = {"name": official.model, **model_sizes(official.model), **sizes}
     recipe["train"] |= {field: values[key] for key, (field, _) in _TRAINING.items()}
     recipe["reasons"] = {key: why for key, why in recipe["reasons"].items() if key != "data.empty_cases"} | {
         "recipe": f"imported from {origin}",
         "data.input_size": f"input_h and input_w: {because['input_h']}",
         "split.seeds": f"dataseed: {because['dataseed']}",
         "split.official_test": "train.py splits one folder of images",
-        **{f"model.{size}": "as the weights are" for size in ("widths", "kan_layers", *sizes)},
+        **{f"model.{size}": "as the weights are" for size in sizes if f"model.{size}" not in recipe["reasons"]},
         **{f"train.{field}": f"{key}: {because[key]}" for key, (field, _) in _TRAINING.items()},
     }
     return recipe
@@ -362,6 +431,8 @@ def _plan_with_data(
         mask_rule_because=index.mask_rule_because,
         activation_bytes=lambda *_: 0,  # nothing is trained here, so no memory has to hold a step
         model_sizes=model_sizes,
+        named_sizes=named_sizes,
+        model_stride=model_stride,
         recipe=recipe,
     )
     reasons = plan.reasons | {"recipe": recipe["reasons"]["recipe"]}

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -16,7 +17,7 @@ from ukan.paths import PLANS, PlanFolder, slug, write_text
 from ukan.plan import Plan, Task, flatten, parse_settings, settable_keys
 from ukan.planning.decisions import PresetName
 from ukan.planning.diffuse import plan_diffuse
-from ukan.planning.segment import plan_segment
+from ukan.planning.segment import named_size, plan_segment
 from ukan.sampling import make_scheduler
 from ukan.stage.recipes import load_recipe
 from ukan.stage.synthetic import synthetic_run
@@ -48,6 +49,8 @@ def plan_folder(
     folder: Path,
     *,
     recipe: str | None = None,
+    model: str | None = None,
+    size: str | None = None,
     settings: Sequence[str] = (),
     name: str | None = None,
     budget_gib: float | None = None,
@@ -58,7 +61,8 @@ def plan_folder(
 ) -> tuple[Plan, Path, Index]:
     """Fingerprint a raw folder and write a plan with its folds. Returns the plan, its path and the index.
 
-    The task is the recipe's, or segment.
+    The task is the recipe's, or segment. `model` and `size` choose the network and one of its named sizes in place of all
+    that a recipe says of its own; the scores it states, another network's, are then left out.
 
     `reading` says how the folder is read, see `Reading`; what settings and recipe say of masks goes before it. Raises
     DataError where files cannot be used: they are listed in problems.csv.
@@ -67,6 +71,8 @@ def plan_folder(
     if task and content.get("task", task) != task:
         raise UserError(f"--task {task}: the recipe {recipe} is of the task {content['task']}; leave one of them out")
     content = content | ({"task": task} if task else {})
+    own_name = "-".join(filter(None, [recipe or model or _model_of(content), model if recipe else None, size]))
+    content = _with_network(content, model, size)
     values = read_settings(content, settings)
     if budget_gib is not None:
         values["budget_gib"] = budget_gib
@@ -74,8 +80,8 @@ def plan_folder(
         reading["without_masks"] = True
     index, place = check_folder(folder, on_progress=on_progress, **(reading | masks_asked(content, values)))
     refuse_problems(folder, index, place)
-    plan_name = slug(name or recipe or _model_asked(content, settings))
-    plan, splits = make_plan(index, plan_name, recipe=recipe, content=content, values=values, preset=preset)
+    plan_name = slug(name or own_name)
+    plan, splits = make_plan(index, plan_name, recipe=recipe, content=content, values=values, size=size, preset=preset)
     if plan.data.synthetic:
         synthetic_run(plan.data)  # refused now, not when training starts
     save_plan(plan, splits, place)
@@ -99,14 +105,16 @@ def make_plan(
     recipe: str | None,
     content: Mapping[str, Any],
     values: Mapping[str, Any],
+    size: str | None = None,
     preset: PresetName = "full",
 ) -> tuple[Plan, Splits]:
     """The plan of a folder that was read, and its folds. `content` is the recipe of that name, `values` what --set says."""
-    from ukan.models import model_sizes
+    from ukan.models import model_sizes, model_stride, named_sizes
     from ukan.models.cost import model_cost
 
     assert index.fingerprint, "refuse_problems comes first"
-    make = plan_diffuse if content.get("task") == "diffuse" else plan_segment
+    plan_segmentation = partial(plan_segment, named_sizes=named_sizes, model_stride=model_stride, size_name=size)
+    make = plan_diffuse if content.get("task") == "diffuse" else plan_segmentation
     plan = make(
         index.fingerprint,
         name=name,
@@ -151,9 +159,9 @@ def read_settings(recipe: Mapping[str, Any], settings: Sequence[str]) -> dict[st
     """What --set says, by dotted key; the sizes it may name are those of the model that it, or the recipe, asks for."""
     from ukan.models import model_sizes
 
-    return parse_settings(
-        settings, settable_keys(list(model_sizes(_model_asked(recipe, settings))), recipe.get("task", "segment"))
-    )
+    if any(setting.partition("=")[0].strip() == "model.name" for setting in settings):
+        raise UserError("--set model.name: the network is chosen by `ukan plan FOLDER --model NAME`")
+    return parse_settings(settings, settable_keys(list(model_sizes(_model_of(recipe))), recipe.get("task", "segment")))
 
 
 def masks_asked(recipe: Mapping[str, Any], values: Mapping[str, Any]) -> Reading:
@@ -170,12 +178,27 @@ def masks_asked(recipe: Mapping[str, Any], values: Mapping[str, Any]) -> Reading
     return asked
 
 
-def _model_asked(recipe: Mapping[str, Any], settings: Sequence[str]) -> str:
-    for setting in settings:
-        if setting.startswith("model.name="):
-            return setting.partition("=")[2].strip()
+def _model_of(recipe: Mapping[str, Any]) -> str:
     default = "diffusion-ukan" if recipe.get("task") == "diffuse" else "ukan"
     return recipe.get("model", {}).get("name", default)
+
+
+def _with_network(recipe: Mapping[str, Any], model: str | None, size: str | None) -> dict[str, Any]:
+    """A recipe with another network, or with what a named size sets left open."""
+    from ukan.models import find_denoiser, find_model, named_sizes
+
+    name = model or _model_of(recipe)
+    (find_denoiser if recipe.get("task") == "diffuse" else find_model)(name)  # refused before the folder is read
+    changed = dict(recipe)
+    if model or size:
+        changed.pop("published", None)
+    if model:
+        changed["model"] = {"name": model}
+        changed["reasons"] = {**recipe.get("reasons", {}), "model.name": "as asked (--model)"}
+    if size:
+        sets = named_size(named_sizes(name), name, size)
+        changed["model"] = {key: value for key, value in changed.get("model", {}).items() if key not in sets}
+    return changed
 
 
 def _relative(root: Path, start: Path) -> str:

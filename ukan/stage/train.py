@@ -179,8 +179,14 @@ def _train_fold(
     plan, place = run.plan, run.folder.fold(number)
     seed_everything(plan.train.seed + number)
     fold = make_fold(material, number, accelerator)
+    about = dict(fold.about)
+    load_pretrained: Callable[[], dict[str, str]] | None = getattr(fold.model, "load_pretrained", None)
+    if load_pretrained and not place.state.exists():  # a training that goes on has its weights
+        with accelerator.main_process_first():
+            if begun_from := load_pretrained():
+                about["pretrained"] = begun_from
     if accelerator.is_main_process:
-        _record_begin(run, number, fold.about)
+        _record_begin(run, number, about)
     samples = fold.samples
     model, optimizer = _prepare(fold.model, plan, len(samples), accelerator)
     per_epoch = steps_per_epoch(len(samples), plan.train.batch_size)
@@ -218,7 +224,7 @@ def _train_fold(
     )
     if accelerator.is_main_process:
         compiled = any(layer.compiled for layer in kan_layers(model).values())
-        _record_fold(run, number, outcome, compiled, fold.about)
+        _record_fold(run, number, outcome, compiled)
     accelerator.free_memory()
     return outcome
 
@@ -443,16 +449,16 @@ def _record_begin(run: Run, fold: int, about: Mapping[str, Any]) -> None:
     write_text(run.folder.environment, json.dumps(record, indent=1) + "\n")
 
 
-def _record_fold(run: Run, fold: int, outcome: Outcome, compiled: bool, about: Mapping[str, Any]) -> None:
+def _record_fold(run: Run, fold: int, outcome: Outcome, compiled: bool) -> None:
+    """Beside what was noted when it began."""
     record = run.environment()
-    record.setdefault("folds", {})[str(fold)] = {
-        "finished": outcome.finished,
-        "step": outcome.step,
-        "elapsed_s": round(outcome.elapsed_s, 1),
-        "micro_batch": outcome.micro_batch,
-        "compiled": compiled,
-        **about,
-    }
+    record.setdefault("folds", {}).setdefault(str(fold), {}).update(
+        finished=outcome.finished,
+        step=outcome.step,
+        elapsed_s=round(outcome.elapsed_s, 1),
+        micro_batch=outcome.micro_batch,
+        compiled=compiled,
+    )
     write_text(run.folder.environment, json.dumps(record, indent=1) + "\n")
 
 
