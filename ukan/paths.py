@@ -229,6 +229,32 @@ class AblationFolder:
 
 
 @dataclass(frozen=True)
+class CompareFolder:
+    """runs/compare-<names>/: what `ukan compare` says of several runs."""
+
+    root: Path
+
+    @property
+    def record(self) -> Path:
+        """All numbers and notes, each case's scores among them."""
+        return self.root / "compare.json"
+
+    @property
+    def table(self) -> Path:
+        """A line a run."""
+        return self.root / "compare.csv"
+
+    @property
+    def pairs(self) -> Path:
+        """A line for each two runs."""
+        return self.root / "pairs.csv"
+
+    @property
+    def page(self) -> Path:
+        return self.root / "compare.html"
+
+
+@dataclass(frozen=True)
 class SampleFolder:
     """A folder that `ukan sample` fills."""
 

@@ -14,6 +14,7 @@ from ukan import __version__
 from ukan_cli import (
     ablate,
     check,
+    compare,
     demo,
     doctor,
     evaluate,
@@ -48,6 +49,7 @@ app.command("explain")(explain.explain)
 app.command("sample")(sample.sample)
 app.command("report")(report.report)
 app.command("ablate")(ablate.ablate)
+app.command("compare")(compare.compare)
 app.command("fid")(fid.fid)
 app.command("export-nnunet")(export_nnunet.export_nnunet)
 app.command("import-official")(import_official.import_official)

@@ -3,7 +3,7 @@
 A comparison is paired: hand in the differences, case by case, and groups are drawn once for both sides.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -49,25 +49,39 @@ def interval_of_sums(
     sums is (N, ...): what each case adds. statistic takes (R, ...), the sums over the cases of R resamples, and gives (R,);
     resamples on which it is nan are left out. None where there are fewer than two groups, or it is nan on every resample.
     """
-    names, place = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    if len(sums) != len(place):
-        raise ValueError(f"{len(sums)} cases but {len(place)} groups")
-    if len(names) < 2:
+    if len(sums) != len(groups):
+        raise ValueError(f"{len(sums)} cases but {len(groups)} groups")
+    if len(set(groups)) < 2:
         return None
+    values = np.concatenate([statistic(drawn) for drawn in resampled_sums(sums, groups, repeats=repeats, seed=seed)])
+    return percentiles(values, level)
+
+
+def resampled_sums(
+    sums: NDArray[np.float64], groups: Sequence[str], *, repeats: int = 2000, seed: int = 0
+) -> Iterator[NDArray[np.float64]]:
+    """Sums over the cases of resamples of whole groups, (R, ...) at a time: `repeats` in all.
+
+    Which groups are drawn depends on the seed and on how many there are, so that what is made of one call, column by column,
+    is paired. sums is (N, ...): what each case adds.
+    """
+    names, place = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     if np.isnan(sums).any():
         raise ValueError("a case adds nan: leave it out, and say so")
     by_group = np.zeros((len(names), *sums.shape[1:]))
     np.add.at(by_group, place, sums)
     rng = np.random.default_rng(seed)
     at_once = max(1, _DRAWN_AT_ONCE // len(names))
-    found = []
     for start in range(0, repeats, at_once):
         rows = min(at_once, repeats - start)
         drawn = rng.integers(len(names), size=(rows, len(names))) + len(names) * np.arange(rows)[:, None]
         # How often each group is drawn: sums of whole resamples are then one matrix product for all columns.
         times = np.bincount(drawn.ravel(), minlength=rows * len(names)).reshape(rows, len(names))
-        found.append(statistic(np.tensordot(times.astype(np.float64), by_group, axes=1)))
-    values = np.concatenate(found)
+        yield np.tensordot(times.astype(np.float64), by_group, axes=1)
+
+
+def percentiles(values: NDArray[np.float64], level: float = 0.95) -> tuple[float, float] | None:
+    """The middle `level` of what resamples gave; nan ones are left out, None where all are."""
     values = values[~np.isnan(values)]
     if not len(values):
         return None

@@ -4,6 +4,7 @@ are written by the page."""
 import io
 import re
 from collections.abc import Sequence
+from itertools import cycle
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -26,9 +27,11 @@ _STYLE: Any = {
     "svg.hashsalt": "ukan",  # the same plot gives the same bytes
 }
 BLUE, ORANGE, GREEN = "#3f7fcf", "#d97a1e", "#2a9d6f"
-_MARKERS = (("o", "●"), ("s", "■"), ("^", "▲"), ("D", "◆"), ("v", "▼"), ("P", "✚"))
+MARKERS = (("o", "●"), ("s", "■"), ("^", "▲"), ("D", "◆"), ("v", "▼"), ("P", "✚"))
 _COLOURS = (BLUE, ORANGE, GREEN, "#b5509c", "#8a7a2f", "#7a7f87")
 _MOST_POINTS = 2000
+_POINT = 0.72
+"""Typographic points of a pixel, at matplotlib's 100 dpi."""
 
 
 class Entry(NamedTuple):
@@ -62,11 +65,11 @@ def dice_by_size(
     figure = Figure(figsize=(5, 3.2), layout="constrained")
     axes = figure.subplots()
     kinds = sorted(set(labels))
-    told = 1 < len(kinds) <= len(_MARKERS)
+    told = 1 < len(kinds) <= len(MARKERS)
     legend = []
     for number, kind in enumerate(kinds if told else [None]):
         points = [(s, d) for s, d, label in zip(sizes_percent, dices, labels, strict=True) if kind in (None, label)]
-        (marker, symbol), colour = _MARKERS[number], _COLOURS[number]
+        (marker, symbol), colour = MARKERS[number], _COLOURS[number]
         axes.scatter(
             [size for size, _ in points],
             [dice for _, dice in points],
@@ -243,6 +246,108 @@ def nearest_histogram(
         said += f"; threshold {threshold:.3g}"
     axes.set(xlabel="distance to the nearest training image", ylabel="% of the images", title=title)
     return _svg(figure, name, said)
+
+
+class Point(NamedTuple):
+    """A network in a plot of score against cost."""
+
+    name: str
+    cost: float
+    score: float
+    interval: Sequence[float] | None
+
+
+@matplotlib.rc_context(_STYLE)
+def score_against_cost(groups: Sequence[Sequence[Point]], cost: str, score: str, name: str) -> Markup:
+    """Scores with their intervals against a cost on a scale of ratios, the name of each beside it; a marker for each group.
+
+    name: part of the plot's own names, one for each plot of a page.
+    """
+    figure = Figure(figsize=(5.6, 4.2), layout="constrained")
+    axes = figure.subplots()
+    points = [point for group in groups for point in group]
+    colours = cycle(_COLOURS)  # intervals of networks of one cost lie over one another
+    for group, (marker, _) in zip(groups, MARKERS, strict=False):
+        for point, colour in zip(group, colours, strict=False):
+            low, high = point.interval or (point.score, point.score)
+            axes.plot((point.cost, point.cost), (low, high), color=colour, linewidth=1.4, alpha=0.7, marker="_")
+            axes.plot(point.cost, point.score, color=colour, marker=marker, markersize=6)
+    axes.set_xscale("log")
+    axes.set_xlim(0.5 * min(p.cost for p in points), 2 * max(p.cost for p in points))  # with room for names
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set(xlabel=cost, ylabel=score, title=f"{score} against {cost}")
+    _label(axes, points)
+    said = "; ".join(f"{p.name}: {p.score:.4g} at {p.cost:.4g}" for p in points)
+    return _svg(figure, name, f"{score} against {cost}. {said}")
+
+
+def _label(axes: Axes, points: Sequence[Point]) -> None:
+    """Names beside their points, each where it covers no other name or point, where there is such a place."""
+    axes.figure.draw_without_rendering()  # type: ignore[union-attr]  # the layout decides where points lie
+    height, width = 13.0, 6.4  # of a line and of a letter, in pixels at 100 dpi
+    places = axes.transData.transform([(point.cost, point.score) for point in points])
+    taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in places]
+    for point, (x, y) in zip(points, places, strict=True):
+        text = point.name if len(point.name) <= 28 else f"{point.name[:13]}…{point.name[-13:]}"
+        boxes = {}
+        for dy in sorted(range(-143, 144, 13), key=abs):
+            for side, left in (("left", x + 8), ("right", x - 8 - width * len(text))):
+                boxes[side, dy] = (left, y + dy - height / 2, left + width * len(text), y + dy + height / 2)
+        inside = [at for at, box in boxes.items() if box[0] > axes.bbox.x0 and box[2] < axes.bbox.x1]
+        free = [at for at in inside if not any(_overlap(boxes[at], other) for other in taken)]
+        side, dy = (free or inside or list(boxes))[0]
+        taken.append(boxes[side, dy])
+        drawn = axes.annotate(
+            text,
+            (point.cost, point.score),
+            (8 * _POINT if side == "left" else -8 * _POINT, dy * _POINT),
+            textcoords="offset points",
+            ha=side,
+            va="center",
+            fontsize=8,
+            parse_math=False,  # names are the user's
+            arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": _INK, "alpha": 0.5, "shrinkB": 3} if dy else None,
+        )
+        drawn.set_in_layout(False)  # or the points would move once more
+
+
+def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether two boxes (left, bottom, right, top) do."""
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+@matplotlib.rc_context(_STYLE)
+def differences(
+    rows: Sequence[tuple[str, Sequence[float], float, Sequence[float] | None]], score: str, reference: str, name: str
+) -> Markup:
+    """A line for each network: every case's difference to the reference as a point, their mean and its interval above them.
+
+    rows: name, differences, their mean, its interval. name: part of the plot's own names, one for each plot of a page.
+    """
+    figure = Figure(figsize=(9, 1.1 + 0.55 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    rng = np.random.default_rng(0)
+    many = sum(len(values) for _, values, _, _ in rows) > _MOST_POINTS
+    axes.axvline(0, color=_INK, linewidth=1, linestyle=(0, (2, 2)))
+    for y, (_, values, mean, interval) in enumerate(rows):
+        spread = rng.uniform(-0.16, 0.16, len(values))
+        axes.scatter(values, y + 0.1 + spread, s=9, color=BLUE, alpha=0.35, linewidths=0, rasterized=many)
+        if interval:
+            axes.plot(interval, (y - 0.25, y - 0.25), color=ORANGE, linewidth=2.2, marker="|", markersize=7)
+        axes.plot(mean, y - 0.25, color=ORANGE, marker="D", markersize=5)
+    axes.set_ylim(len(rows) - 0.45, -0.55)
+    axes.set_yticks(
+        range(len(rows)), [text if len(text) <= 32 else f"{text[:15]}…{text[-15:]}" for text, *_ in rows], parse_math=False
+    )
+    axes.tick_params("y", length=0)
+    axes.set_xlabel(f"{score}: difference to {reference}, case by case", parse_math=False)
+    said = "; ".join(
+        f"{text}: mean {mean:+.4g}" + (f" ({ends[0]:+.4g} to {ends[1]:+.4g})" if ends else "")
+        for text, _, mean, ends in rows
+    )
+    return _svg(figure, name, f"Differences of {score} to {reference} by case. {said}")
 
 
 def _ratios(axes: Axes) -> None:

@@ -94,7 +94,7 @@ def score_table(summary: dict[str, Any]) -> Table:
     without = summary.get("scores_without_twins", {})
     rows = []
     for name, score in summary["scores"].items():
-        row = [_score_name(name, summary["unit"]), *_mean_and_interval(name, score), score["undefined"]]
+        row = [score_name(name, summary["unit"]), *_mean_and_interval(name, score), score["undefined"]]
         row += _mean_and_interval(name, without[name]) if without else []
         rows.append([*row, *(number(value, _decimals(name)) for value in score["by_fold"][: len(part_names(summary))])])
     columns = ["score", "mean", "95 % interval", "undefined", *(["without twins", "95 % interval"] if without else [])]
@@ -108,7 +108,7 @@ def class_table(summary: dict[str, Any]) -> Table | None:
         return None
     rows = []
     for name in summary["scores"]:
-        row = [_score_name(name, summary["unit"])]
+        row = [score_name(name, summary["unit"])]
         for scores in by_class.values():
             mean, interval = _mean_and_interval(name, scores[name])
             undefined = f", {scores[name]['undefined']} undefined" if scores[name]["undefined"] else ""
@@ -167,7 +167,7 @@ def object_table(summary: dict[str, Any]) -> Table | None:
     if not (objects := summary.get("objects")):
         return None
     rows = [
-        [_score_name(name, "px"), number(score["all"], _decimals(name)), _interval(score["interval95"], _decimals(name))]
+        [score_name(name, "px"), number(score["all"], _decimals(name)), _interval(score["interval95"], _decimals(name))]
         for name, score in objects.items()
     ]
     return Table(["over all objects", "value", "95 % interval"], rows, numbers=True)
@@ -239,20 +239,22 @@ def _case_score(of_case: Sequence[Score]) -> CaseScore:
     return CaseScore(first.case, first.part, dice, all(score.empty for score in of_case) and dice == 1, said)
 
 
-def _score_name(name: str, unit: str) -> str:
+def score_name(name: str, unit: str) -> str:
+    """A score in words, with its unit and which way is better."""
     shown = _NAMES.get(name, name)
-    if _is_length(name):
+    if is_length(name):
         return f"{shown}, {'px' if name == 'object_hausdorff' else unit} ↓"
     return f"{shown} {unit} ↑" if name == "nsd" else f"{shown} ↑"
 
 
-def _is_length(name: str) -> bool:
+def is_length(name: str) -> bool:
+    """Whether a score is a distance, in px or mm."""
     metric = METRICS.get(name.removesuffix("_penalised"))
     return metric.unit == "length" if metric else name == "object_hausdorff"
 
 
 def _decimals(name: str) -> int:
-    return 2 if _is_length(name) else 3
+    return 2 if is_length(name) else 3
 
 
 def _mean_and_interval(name: str, score: dict[str, Any]) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from ukan.models.cost import Cost, paper_gflops
 from ukan.paths import AblationFolder, RunFolder, written_whole
 from ukan.plan import Plan, load_splits
 from ukan.runs import Run
+from ukan.segment.compare import read_rows, steps_of
 from ukan.stage.recipes import Variant
 
 Interval = tuple[float, float] | None
@@ -88,7 +89,7 @@ class Line(NamedTuple):
 def compare(finished: Sequence[Planned], folds: Sequence[int]) -> list[Line]:
     """A line for each variant, all of them trained and scored in these folds. Raises DataError where cases differ."""
     lines: list[Line] = []
-    scores = [_read(p.run, folds) for p in finished]
+    scores = [read_rows(Run(p.run, p.plan), folds) for p in finished]
     for p, mine in zip(finished, scores, strict=True):
         if mine.keys() != scores[0].keys():
             raise DataError(
@@ -101,7 +102,7 @@ def compare(finished: Sequence[Planned], folds: Sequence[int]) -> list[Line]:
             for rows, score in ((mine, "dice"), (mine, "iou"), (scores[0], "dice"))
         )
         plan, published, pooled = p.plan, p.variant.published, _pooled(p.summary() or {}, folds)
-        seconds, steps = _steps(p, folds)
+        seconds, steps = steps_of(Run(p.run, p.plan), folds)
         lines.append(
             Line(
                 variant=p.variant.name,
@@ -212,29 +213,12 @@ def write_table(lines: Sequence[Line], place: AblationFolder) -> None:
         writer.writerows(rows)
 
 
-def _read(run: RunFolder, folds: Sequence[int]) -> dict[tuple[str, str, str], dict[str, str]]:
-    """Lines of metrics_per_case.csv by part, case and class."""
-    parts = {f"fold_{k}" for k in folds}
-    with run.scores.metrics.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["part"] in parts]
-    return {(row["part"], row["case"], row["class"]): row for row in rows}
-
-
 def _pooled(summary: dict[str, Any], folds: Sequence[int]) -> dict[str, float]:
     """The published metric, its mean over these splits; nothing where the split is not the published one."""
     if "as_published" not in summary:
         return {}
     by_fold = dict(zip(summary["folds"], summary["as_published"]["by_fold"], strict=True))
     return {key: float(np.mean([by_fold[k][key] for k in folds])) for key in POOLED}
-
-
-def _steps(p: Planned, folds: Sequence[int]) -> tuple[float | None, int | None]:
-    """Seconds a step, looks at the held-out cases included, and the steps of a fold, as far as the run's record tells."""
-    recorded = Run(p.run, p.plan).environment().get("folds", {})
-    found = [made for k in folds if "step" in (made := recorded.get(str(k), {}))]  # else killed before it was noted
-    if not found:
-        return None, None
-    return sum(fold["elapsed_s"] for fold in found) / sum(fold["step"] for fold in found), found[0]["step"]
 
 
 def _paper_rule(plan: Plan) -> float | None:
