@@ -59,6 +59,15 @@ def test_outputs_are_the_recurrence(backend: str, steps: int, blocks: None) -> N
     torch.testing.assert_close(selective_scan(*given, backend=backend), by_scalars(*given), rtol=1e-12, atol=1e-12)
 
 
+def test_images_worked_on_apart_are_the_same(monkeypatch: Any) -> None:
+    given = inputs(40, 5)
+    whole = gradients(given)
+    monkeypatch.setitem(scan._BLOCK_BYTES, "cpu", 2 * scan._FEWEST_STEPS * given[2].numel() * 4)
+    assert scan._tile(given[0], given[2]) == (2, 16)
+    for mine, true in zip(gradients(given), whole, strict=True):
+        torch.testing.assert_close(mine, true, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("steps", [1, 2, 7])
 def test_gradients_are_those_of_finite_differences(steps: int, blocks: None) -> None:
     given = tuple(t.requires_grad_() for t in inputs(steps))
@@ -135,9 +144,10 @@ def test_flops_are_counted_without_computing_anything() -> None:
     assert counter.get_total_flops() == 9 * steps * batch * groups * channels * states
 
 
-def test_only_what_the_backward_pass_needs_is_kept() -> None:
+@pytest.mark.parametrize(("steps", "batch", "groups", "channels"), [(4096, 1, 1, 32), (256, 8, 4, 64)])
+def test_only_what_the_backward_pass_needs_is_kept(steps: int, batch: int, groups: int, channels: int) -> None:
     """Not the states of all steps, which take as much as states times the inputs."""
-    given = tuple(t.float().requires_grad_() for t in inputs(4096, 1, 1, 32, 16))
+    given = tuple(t.float().requires_grad_() for t in inputs(steps, batch, groups, channels, 16))
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -146,7 +156,7 @@ def test_only_what_the_backward_pass_needs_is_kept() -> None:
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         selective_scan(*given[:5])
-    of_all_states = 4096 * 32 * 16 * 4
+    of_all_states = 4 * steps * batch * groups * channels * 16
     assert sum(kept.values()) < 0.3 * of_all_states
 
 

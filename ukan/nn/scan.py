@@ -29,6 +29,7 @@ from torch.utils.flop_counter import register_flop_formula
 Backend = Literal["auto", "loop", "torch", "triton", "mamba_ssm"]
 _BLOCK_BYTES = {"cpu": 1 << 19, "cuda": 1 << 26}
 """Room of a block's states, of which the backward pass holds four kinds at a time."""
+_FEWEST_STEPS = 16  # of a block, unless one image alone takes more room
 
 
 def check_backend(backend: str) -> None:
@@ -129,13 +130,30 @@ def _by_mamba_ssm(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> 
 @torch.library.custom_op("ukan::selective_scan", mutates_args=())
 def _scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
     """y, and the state before each block (K, B, G, N, D)."""
-    A_GND = A.transpose(1, 2).contiguous()
-    u, delta, B, C = (t.contiguous() for t in (u, delta, B, C))
-    block = _block(u, A_GND)
+    A_GND, (images, steps) = A.transpose(1, 2).contiguous(), _tile(u, A)
+    tiles = zip(*(t.split(images, 1) for t in (u, delta, B, C)), strict=True)
+    y, before_KBGND = _together([_forward(tile, A_GND, steps) for tile in tiles])
+    return y, before_KBGND
+
+
+@torch.library.custom_op("ukan::selective_scan_backward", mutates_args=())
+def _scan_backward(
+    gy: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, before_KBGND: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    A_GND, (images, steps) = A.transpose(1, 2).contiguous(), _tile(u, A)
+    gA_GND = torch.zeros_like(A_GND)
+    tiles = zip(*(t.split(images, 1) for t in (gy, u, delta, B, C, before_KBGND)), strict=True)
+    gu, gdelta, gB, gC = _together([_adjoint(tile, A_GND, gA_GND, steps) for tile in tiles])
+    return gu, gdelta, gA_GND.transpose(1, 2).contiguous(), gB, gC
+
+
+def _forward(tile: tuple[Tensor, ...], A_GND: Tensor, block: int) -> tuple[Tensor, Tensor]:
+    """Of some images: y, and the state before each block of so many steps."""
+    u, delta, B, C = (t.contiguous() for t in tile)
     inputs, y = delta * u, torch.empty_like(u)
     h_BGND = u.new_zeros(*u.shape[1:3], *A_GND.shape[1:])
     before_KBGND = u.new_empty(-(-len(u) // block), *h_BGND.shape)
-    decay, states = (u.new_empty(min(block, len(u)), *h_BGND.shape) for _ in range(2))
+    decay, states = (u.new_empty(block, *h_BGND.shape) for _ in range(2))
     decay_t, states_t = decay.unbind(0), states.unbind(0)
     for k, (x, d, b, c, out) in enumerate(zip(*(t.split(block) for t in (inputs, delta, B, C, y)), strict=True)):
         before_KBGND[k] = h_BGND
@@ -147,18 +165,14 @@ def _scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[Te
     return y, before_KBGND
 
 
-@torch.library.custom_op("ukan::selective_scan_backward", mutates_args=())
-def _scan_backward(
-    gy: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, before_KBGND: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    A_GND = A.transpose(1, 2).contiguous()
-    u, delta, B, C, gy = (t.contiguous() for t in (u, delta, B, C, gy))
-    block, room = _block(u, A_GND), (min(_block(u, A_GND), len(u)), *before_KBGND.shape[1:])
+def _adjoint(tile: tuple[Tensor, ...], A_GND: Tensor, gA_GND: Tensor, block: int) -> tuple[Tensor, ...]:
+    """Of some images: the gradients of u, delta, B and C; that of A is added to what is there."""
+    gy, u, delta, B, C, before_KBGND = (t.contiguous() for t in tile)
+    room = block, *before_KBGND.shape[1:]
     inputs = delta * u
     gu, gdelta, gB, gC = (torch.empty_like(t) for t in (u, delta, B, C))
-    gA_GND = torch.zeros_like(A_GND)
     decay, adjoint, scratch = (u.new_empty(room) for _ in range(3))
-    states = u.new_empty(room[0] + 1, *room[1:])  # the first is the one before the block
+    states = u.new_empty(block + 1, *room[1:])  # the first is the one before the block
     later = torch.zeros_like(states[0])  # a_{t+1} g_{t+1}, from the block behind
     decay_t, adjoint_t, states_t = decay.unbind(0), adjoint.unbind(0), states.unbind(0)
     blocks = [t.split(block) for t in (u, inputs, delta, B, C, gy, gu, gdelta, gB, gC)]
@@ -183,7 +197,22 @@ def _scan_backward(
         a.mul_(g).mul_(states[:steps])  # the gradient of log a_t = delta_t A
         torch.addcmul(torch.mul(a, A_GND, out=spare).sum(-2), u_k, into, out=gd_k)
         gA_GND += torch.mul(a, d.unsqueeze(-2), out=spare).sum((0, 1))
-    return gu, gdelta, gA_GND.transpose(1, 2).contiguous(), gB, gC
+    return gu, gdelta, gB, gC
+
+
+def _tile(u: Tensor, A: Tensor) -> tuple[int, int]:
+    """How many images and how many steps are worked on at once.
+
+    Their states fill the room. Images give way to steps, as one state is kept for each block of steps.
+    """
+    room = _BLOCK_BYTES["cpu" if u.device.type == "cpu" else "cuda"] // (A.numel() * 4)
+    images = max(1, min(u.shape[1], room // _FEWEST_STEPS))
+    return images, max(1, min(len(u), room // images))
+
+
+def _together(tiles: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """Results of tiles of images as those of all."""
+    return tiles[0] if len(tiles) == 1 else tuple(torch.cat(parts, 1) for parts in zip(*tiles, strict=True))
 
 
 def _run(values: tuple[Tensor, ...], decays: tuple[Tensor, ...], start: Tensor) -> Tensor:
@@ -202,16 +231,10 @@ def _product(left: Tensor, right: Tensor, out: Tensor) -> None:
     torch.bmm(left.flatten(0, -3), right.flatten(0, -3), out=out.flatten(0, -3))
 
 
-def _block(u: Tensor, A_GND: Tensor) -> int:
-    """Steps of a block."""
-    room = _BLOCK_BYTES["cpu" if u.device.type == "cpu" else "cuda"]
-    return max(1, room // (u.shape[1] * A_GND.numel() * 4))
-
-
 @_scan.register_fake
 def _(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
-    A_GND = A.transpose(1, 2)
-    return torch.empty_like(u), u.new_empty(-(-len(u) // _block(u, A_GND)), *u.shape[1:3], *A_GND.shape[1:])
+    groups, channels, states = A.shape
+    return torch.empty_like(u), u.new_empty(-(-len(u) // _tile(u, A)[1]), u.shape[1], groups, states, channels)
 
 
 @_scan_backward.register_fake
@@ -222,10 +245,11 @@ def _(gy: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, bef
 def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
     ctx.save_for_backward(*inputs, output[1])
     ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)  # zeros as many as the states that are kept
 
 
-def _backward(ctx: Any, gy: Tensor, _: Tensor) -> tuple[Tensor, ...]:
-    return _scan_backward(gy, *ctx.saved_tensors)
+def _backward(ctx: Any, gy: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+    return (None,) * 5 if gy is None else _scan_backward(gy, *ctx.saved_tensors)
 
 
 _scan.register_autograd(_backward, setup_context=_keep)
