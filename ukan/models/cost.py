@@ -13,7 +13,8 @@ from ukan.models import DENOISERS, build_denoiser, build_model
 class Cost(NamedTuple):
     parameters: int
     flops: int
-    """Of one image forward, 2 per multiply-add, convolutions and matrix products only (torch's FlopCounterMode)."""
+    """Of one image forward: 2 per multiply-add of convolutions and matrix products, 9 per state and step of scans; all else
+    is left out (torch's FlopCounterMode)."""
     activation_bytes: int
     """What one image leaves in memory for the backward pass, float32."""
 

@@ -160,8 +160,9 @@ def describe(lines: Sequence[Line], plan: Plan, about: str, settings: Sequence[s
     if any(line.paper_iou is not None or line.paper_dice is not None for line in lines):
         notes.append("The paper's scores belong beside the pooled ones, and only at the paper's size, length and data.")
     notes.append(
-        "GFLOPs: one image forward at the size used, 2 for each multiply-add of convolutions and matrix products, KAN "
-        "layers included. By the paper's rule: eight times what thop counts at 256x256, where KAN layers count as nothing."
+        "GFLOPs: one image forward at the size used, 2 for each multiply-add of convolutions and matrix products (KAN "
+        "layers included), 9 for each state and step of a scan. By the paper's rule: eight times what thop counts at "
+        "256x256, where KAN layers count as nothing."
     )
     if settings:
         notes.append(f"Set by hand for all variants: {', '.join(settings)}.")

@@ -503,7 +503,8 @@ def _notes(record: Mapping[str, Any]) -> list[str]:
         "two-sided test at 5 % of as many groups that differ as much; after Holm at the strictest of its levels."
     )
     notes.append(
-        "GFLOPs: one image forward at the size used, 2 for each multiply-add of convolutions and matrix products. Training "
+        "GFLOPs: one image forward at the size used, 2 for each multiply-add of convolutions and matrix products, 9 "
+        "for each state and step of a scan. Training "
         "memory: what a batch of the plan leaves for the backward pass in float32, counted, weights and optimiser not "
         "among it. Seconds a step: as recorded in training, on the machine of then."
     )
