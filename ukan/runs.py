@@ -103,6 +103,8 @@ class Run:
         from ukan.models.weights import load_weights
 
         plan = self.plan
+        if "scan_backend" in plan.model.sizes:  # training asked for it; here it is what this machine has
+            plan = plan.model_copy(update={"model": plan.model.model_copy(update={"scan_backend": "auto"})})
         model = build_network(plan)
         path = self.folder.fold(fold).weights
         try:

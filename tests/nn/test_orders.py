@@ -52,6 +52,16 @@ def test_orders_of_other_packages_are_named_by_module_and_function(monkeypatch: 
     assert sequences("other_orders:rows") == 1
     with pytest.raises(ValueError, match="other_orders:broken: for a map of 3x5 it must give rows of 0 to 14"):
         find_order("other_orders:broken")
+    module.short = lambda height, width: np.arange(3)[None]  # type: ignore[attr-defined]
+    module.real = lambda height, width: np.arange(height * width)[None] + 0.4  # type: ignore[attr-defined]
+    module.fails = lambda height, width: 1 // 0  # type: ignore[attr-defined]
+    for name in ("short", "real"):
+        with pytest.raises(ValueError, match=f"other_orders:{name}: for a map of 3x5 it must give rows of 0 to 14"):
+            find_order(f"other_orders:{name}")
+    with pytest.raises(ValueError, match="other_orders:fails: fails for a map of 3x5"):
+        find_order("other_orders:fails")
+    with pytest.raises(ValueError, match="one of raster, spiral, or package.module:function, got ':f'"):
+        find_order(":f")
     with pytest.raises(ValueError, match="other_orders:none cannot be loaded"):
         find_order("other_orders:none")
     with pytest.raises(ValueError, match="one of raster, spiral, or package.module:function, got 'zigzag'"):

@@ -190,6 +190,27 @@ def test_a_backend_for_gpus_is_refused_without_one(monkeypatch: Any) -> None:
             check_backend(backend)
 
 
+@pytest.mark.parametrize("backend", ["loop", "torch", "triton", "mamba_ssm"])
+def test_a_network_costs_the_same_by_every_backend(backend: str, monkeypatch: Any) -> None:
+    """Measured where no kernel runs: planning for a GPU is planning all the same."""
+    from ukan.models.cost import model_cost
+
+    monkeypatch.setattr(scan, "_installed", lambda package: True)
+    monkeypatch.setattr(scan, "_compiler", lambda: "cc")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    sizes = {"widths": [16, 16, 16]}
+    costs = [model_cost("km-unet", 3, 1, sizes | {"scan_backend": b}, (64, 64)) for b in (backend, "auto")]
+    assert costs[0] == costs[1]
+
+
+def test_triton_is_refused_without_the_compiler_it_builds_by(monkeypatch: Any) -> None:
+    monkeypatch.setattr(scan, "_installed", lambda package: True)
+    monkeypatch.setattr(scan, "_compiler", lambda: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(ValueError, match="install gcc, or take auto"):
+        check_backend("triton")
+
+
 def test_tensors_on_a_cpu_are_refused_by_kernels_for_gpus() -> None:
     for backend in ("triton", "mamba_ssm"):
         with pytest.raises(ValueError, match="the tensors are on cpu; take auto"):

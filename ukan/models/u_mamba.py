@@ -4,11 +4,11 @@ nnU-Net's residual U-Net with a Mamba block (Gu and Dao 2023) that reads the pix
 (U-Mamba_Bot) or after every second stage of the encoder (U-Mamba_Enc). "Like", since nnU-Net's planner sets the original's
 levels and widths for each dataset: here are seven levels, as it plans for 2-D patches from 256 to 511 pixels wide.
 
-As in the published code: the Mamba block stands in the trunk without a residual; two residual blocks a level, one where maps
-are smallest and in the decoder's last two; a stem of two more; the topmost skip is not taken. Unlike there: no biases before
-InstanceNorm, which takes them out again; channels never stand in for pixels as the sequence, which would tie the weights to
-one image size; one output without deep supervision; a map is convolved before it is doubled, which is the same and a quarter
-of the work.
+As in the published code: the Mamba block stands in the trunk without a residual; two residual blocks in each level of the
+upper half and one in the others, in the decoder the other way round; a stem of two more; the topmost skip is not taken.
+Unlike there: no biases before InstanceNorm, which takes them out again; channels never stand in for pixels as the sequence,
+which would tie the weights to one image size; one output without deep supervision; a map is convolved before it is doubled,
+which is the same and a quarter of the work.
 """
 
 import math
@@ -21,11 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ukan.models.sides import check_sides
-from ukan.nn.scan import selective_scan
+from ukan.nn.scan import Backend, check_backend, selective_scan
 
 # Shapes: B batch, C channels, H W height and width, L = H * W steps, D inner channels of a Mamba block
 
-ENCODER_BLOCKS = (2, 2, 2, 2, 1, 1, 1)  # of the levels, from the topmost downwards
 STATES, EXPAND, KERNEL = 16, 2, 4
 
 
@@ -34,7 +33,7 @@ class UMamba(nn.Module):
 
     widths: channels of three to seven levels. nnU-Net's are [32, 64, 128, 256, 512, 512, 512], with 47.5 million parameters;
     the default has as many FLOPs as U-KAN base. Fewer levels are for images whose deepest map would be a pixel. mamba: where
-    the Mamba blocks stand, "bottom" or "encoder".
+    the Mamba blocks stand, "bottom" or "encoder". scan_backend: see `ukan.nn.scan`.
     """
 
     stride = 64  # of seven levels; a network of fewer takes finer multiples
@@ -52,28 +51,31 @@ class UMamba(nn.Module):
         *,
         widths: Sequence[int] = named_sizes["matched"]["widths"],
         mamba: Literal["bottom", "encoder"] = "bottom",
+        scan_backend: Backend = "auto",
     ) -> None:
         super().__init__()
-        if not 3 <= len(widths) <= len(ENCODER_BLOCKS) or any(width < 1 for width in widths):
+        check_backend(scan_backend)
+        if not 3 <= len(widths) <= 7 or any(width < 1 for width in widths):
             raise ValueError(f"widths takes three to seven positive numbers, got {list(widths)}")
         if mamba not in ("bottom", "encoder"):
             raise ValueError(f"mamba is 'bottom' or 'encoder', got {mamba!r}")
         top, bottom = widths[0], len(widths) - 1
-        self.stem = _blocks(in_channels, top, ENCODER_BLOCKS[0])
+        # Residual blocks: two where maps are large, one from the middle level on; of the decoder's from the deepest upwards.
+        counts = [2 if level < len(widths) / 2 else 1 for level in range(len(widths))]
+        self.stem = _blocks(in_channels, top, counts[0])
         stages = [
             _blocks(inside, outside, count, stride=2 if level else 1)
-            for level, (inside, outside, count) in enumerate(zip((top, *widths), widths, ENCODER_BLOCKS, strict=False))
+            for level, (inside, outside, count) in enumerate(zip((top, *widths), widths, counts, strict=False))
         ]
-        for level in (bottom,) if mamba == "bottom" else range(0, bottom + 1, 2):
-            stages[level].append(Mamba(widths[level]))
+        for level in (bottom,) if mamba == "bottom" else range(bottom % 2, bottom + 1, 2):
+            stages[level].append(Mamba(widths[level], scan_backend))
         *down, self.bottom = stages
         self.down = nn.ModuleList(down)
         rising = [*pairwise(widths[::-1])]
-        counts = [2] * (bottom - 2) + [1, 1]  # blocks of the decoder's levels, from the deepest upwards
         self.narrow = nn.ModuleList(nn.Conv2d(below, width, 1) for below, width in rising)
         self.up = nn.ModuleList(
             _blocks(2 * width if level else width, width, count)
-            for level, (_, width), count in zip(reversed(range(bottom)), rising, counts, strict=True)
+            for level, (_, width), count in zip(reversed(range(bottom)), rising, counts, strict=False)
         )
         for part in self.modules():
             if isinstance(part, nn.Conv2d):
@@ -114,20 +116,24 @@ class Residual(nn.Module):
 
 
 class InstanceNorm(nn.InstanceNorm2d):
-    """torch's, which refuses a map of one pixel. In training that stands: nothing is learned there; in eval such a pixel is
-    its own mean."""
+    """torch's; a map of one pixel, of which nothing can be learned, is refused in training and is its own mean in eval."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training or x[0, 0].numel() > 1:
+        if x[0, 0].numel() > 1:
             return super().forward(x)
+        if self.training:
+            raise ValueError(
+                "U-Mamba's deepest map is one pixel, which cannot be normalised: fewer model.widths, or larger images"
+            )
         return self.bias[:, None, None].expand_as(x).clone()  # the activation behind works in place
 
 
 class Mamba(nn.Module):
     """LayerNorm and a Mamba block (Gu and Dao 2023, Fig. 3) over the pixels of a map (B, C, H, W), line after line."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, backend: Backend = "auto") -> None:
         super().__init__()
+        self.backend = backend
         inner, self.rank = EXPAND * channels, -(-channels // 16)
         self.norm = nn.LayerNorm(channels)
         self.in_proj = nn.Linear(channels, 2 * inner, bias=False)
@@ -150,7 +156,7 @@ class Mamba(nn.Module):
         u_BLD = F.silu(self.conv(u_BLD.transpose(1, 2))[..., : u_BLD.shape[1]]).transpose(1, 2)
         rank, B, C = self.x_proj(u_BLD).split((self.rank, STATES, STATES), -1)
         u, delta, B, C = (t.transpose(0, 1).unsqueeze(2) for t in (u_BLD, F.softplus(self.dt_proj(rank)), B, C))
-        y = selective_scan(u, delta, -self.A_log.exp()[None], B, C, self.D[None])
+        y = selective_scan(u, delta, -self.A_log.exp()[None], B, C, self.D[None], backend=self.backend)
         y_BLD = y.squeeze(2).transpose(0, 1) * F.silu(gate_BLD)
         return self.out_proj(y_BLD).transpose(1, 2).unflatten(2, size)
 

@@ -40,7 +40,7 @@ def find_order(name: str) -> Order:
     if name in ORDERS:
         return ORDERS[name]
     module, colon, function = name.partition(":")
-    if not colon:
+    if not colon or not module or not function:
         raise ValueError(f"scan_order is one of {', '.join(ORDERS)}, or package.module:function, got {name!r}")
     try:
         order: Order = getattr(import_module(module), function)
@@ -68,10 +68,14 @@ def _indices(name: str, height: int, width: int) -> tuple[NDArray[np.int64], NDA
 
 
 def _checked(name: str, order: Order, height: int, width: int) -> NDArray[np.int64]:
-    found = np.ascontiguousarray(order(height, width), dtype=np.int64)
-    if found.ndim != 2 or not len(found) or not (np.sort(found, 1) == np.arange(height * width)).all():
+    try:
+        found = np.ascontiguousarray(order(height, width))
+    except Exception as error:  # anything can go wrong in somebody else's function
+        raise ValueError(f"scan_order={name}: fails for a map of {height}x{width} ({error})") from error
+    whole = found.ndim == 2 and found.shape[1] == height * width and len(found) and np.issubdtype(found.dtype, np.integer)
+    if not whole or not (np.sort(found, 1) == np.arange(height * width)).all():
         raise ValueError(f"scan_order={name}: for a map of {height}x{width} it must give rows of 0 to {height * width - 1}")
-    return found
+    return found.astype(np.int64)
 
 
 def _peel(places: NDArray[np.int64]) -> NDArray[np.int64]:

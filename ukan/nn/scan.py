@@ -16,7 +16,10 @@ from which every gradient is a sum over a block. No division by products of deca
 """
 
 import importlib.util
+import os
+import shutil
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import torch
@@ -42,6 +45,10 @@ def check_backend(backend: str) -> None:
         raise ValueError("scan_backend=triton: the package is not installed; pip install triton, or take auto")
     if backend in ("triton", "mamba_ssm") and not torch.cuda.is_available():
         raise ValueError(f"scan_backend={backend} runs on CUDA GPUs, and there is none here; take auto")
+    if backend == "triton" and not _compiler():
+        raise ValueError(
+            "scan_backend=triton: its kernels are built by a C compiler, and there is none; install gcc, or take auto"
+        )
 
 
 def selective_scan(
@@ -58,8 +65,8 @@ def selective_scan(
 
     delta: the step widths, positive. A: negative, so that states decay. D: what of the input goes straight to the output,
     None for nothing. Computed in float32, or in float64 where an input is; autocast changes nothing. Any number of steps.
-    First derivatives only. backend: "auto" takes Triton's kernel for tensors on CUDA where Triton is installed, our function
-    elsewhere; ONNX and `torch.export` get the same sums in a form that graphs can hold.
+    First derivatives only. backend: "auto" takes Triton's kernels for tensors on CUDA where they can be had, our function
+    elsewhere; ONNX and `torch.export` get the same sums in a form that graphs can hold, whatever the backend.
     """
     shape, states = u_LBGD.shape, A_GDN.shape[-1]
     given = tuple(tuple(t.shape) for t in (delta_LBGD, A_GDN, B_LBGN, C_LBGN))
@@ -71,18 +78,20 @@ def selective_scan(
     if not len(u_LBGD):
         raise ValueError("selective_scan: no steps to go")
     kind = u_LBGD.device.type
-    if backend in ("triton", "mamba_ssm") and kind != "cuda":
-        raise ValueError(f"scan_backend={backend} runs on CUDA GPUs, and the tensors are on {kind}; take auto")
     inputs = (u_LBGD, delta_LBGD, A_GDN, B_LBGN, C_LBGN)
     dtype = torch.float64 if torch.float64 in {t.dtype for t in inputs} else torch.float32
     with _types_as_given(kind):
         u, delta, A, B, C = (t.to(dtype) for t in inputs)
         if backend == "auto":
-            backend = "triton" if kind == "cuda" and dtype == torch.float32 and _installed("triton") else "torch"
-        if backend == "loop":
-            y = _loop(u, delta, A, B, C)
-        elif torch.compiler.is_exporting() or torch.jit.is_tracing():
+            backend = "triton" if dtype == torch.float32 and _triton_serves(u.device) else "torch"
+        if torch.compiler.is_exporting() or torch.jit.is_tracing():
             y = _doubling(u, delta, A, B, C)
+        elif kind == "meta":  # a network that is only being measured costs the same by every backend
+            y, _ = _scan(u, delta, A, B, C)
+        elif backend in ("triton", "mamba_ssm") and kind != "cuda":
+            raise ValueError(f"scan_backend={backend} runs on CUDA GPUs, and the tensors are on {kind}; take auto")
+        elif backend == "loop":
+            y = _loop(u, delta, A, B, C)
         elif backend == "triton":
             from ukan.nn.scan_triton import scan_by_triton
 
@@ -205,7 +214,7 @@ def _tile(u: Tensor, A: Tensor) -> tuple[int, int]:
 
     Their states fill the room. Images give way to steps, as one state is kept for each block of steps.
     """
-    room = _BLOCK_BYTES["cpu" if u.device.type == "cpu" else "cuda"] // (A.numel() * 4)
+    room = _BLOCK_BYTES["cuda" if u.device.type == "cuda" else "cpu"] // (A.numel() * 4)
     images = max(1, min(u.shape[1], room // _FEWEST_STEPS))
     return images, max(1, min(len(u), room // images))
 
@@ -267,6 +276,19 @@ register_flop_formula(torch.ops.ukan.selective_scan)(_scan_flops)
 
 def _installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
+
+
+def _compiler() -> str | None:
+    """The C compiler with which Triton builds what starts its kernels."""
+    return next(filter(None, map(shutil.which, (os.environ.get("CC", "cc"), "cc", "gcc", "clang"))), None)
+
+
+@lru_cache
+def _triton_serves(device: torch.device) -> bool:
+    """Whether a GPU is there that the kernels were compiled for, and what they are built by."""
+    if device.type != "cuda" or not _installed("triton") or not _compiler():
+        return False
+    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _types_as_given(device: str) -> AbstractContextManager[Any]:
