@@ -13,6 +13,8 @@ _PUBLIC = {
     "KANLinear": "ukan.nn.kan",
     "UKAN": "ukan.models.ukan",
     "MODELS": "ukan.models",
+    "find_model": "ukan.models",
+    "build_model": "ukan.models",
     "check_folder": "ukan.stage.prepare",
     "plan_folder": "ukan.stage.prepare",
     "train": "ukan.tasks",

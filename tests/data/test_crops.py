@@ -116,6 +116,17 @@ def test_crops_of_another_datasets_pictures_are_its_twins_both_ways(ultrasound: 
     assert find_twins(there, here) == {"q8": "p3"}
 
 
+def test_twins_of_too_many_pairs_of_pictures_are_whole_ones_only(
+    ultrasound: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = thumbnails(ultrasound[:6])
+    there = thumbnails([ultrasound[0], cut(ultrasound[3], 0.1, 0.25, 0.7, 0.7)], "q")
+    monkeypatch.setattr(duplicates, "MOST", 4)  # 6 * 2 pairs are no more than 4 squared
+    assert find_twins(here, there) == {"p0": "q0", "p3": "q1"}
+    monkeypatch.setattr(duplicates, "MOST", 3)
+    assert find_twins(here, there) == {"p0": "q0"}
+
+
 def test_files_of_before_crops_were_looked_for_still_tell_whole_pictures(ultrasound: list[np.ndarray]) -> None:
     now = thumbnails([ultrasound[0], cut(ultrasound[1], 0, 0.1, 0.8, 0.8)], "q")
     small = [cv2.resize(p, (32, 32), interpolation=cv2.INTER_AREA) for p in ultrasound[:3]]

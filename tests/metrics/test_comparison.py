@@ -4,8 +4,9 @@ from itertools import product
 
 import numpy as np
 import pytest
-from scipy.stats import rankdata
+from scipy.stats import rankdata, wilcoxon
 
+from ukan.metrics import comparison
 from ukan.metrics.comparison import (
     NO_DIFFERENCE,
     Paired,
@@ -22,8 +23,9 @@ from ukan.metrics.intervals import cluster_bootstrap
 
 
 def by_all_signs(differences: np.ndarray) -> float:
-    """The signed-rank test's p by going through every assignment of signs."""
-    ranks = rankdata(np.abs(differences))
+    """The signed-rank test's p by going through every assignment of signs to the differences that are not 0."""
+    ranks = rankdata(np.abs(differences))[differences != 0]
+    differences = differences[differences != 0]
     centre = ranks.sum() / 2
     observed = abs(ranks[differences > 0].sum() - centre)
     sums = [ranks[np.array(signs)].sum() for signs in product((True, False), repeat=len(ranks))]
@@ -36,6 +38,54 @@ def test_p_of_few_groups_is_exact(count: int) -> None:
     for shift in (0.0, 0.5, 2.0):
         differences = rng.normal(shift, 1, count)
         assert signed_rank_p(differences) == pytest.approx(by_all_signs(differences))
+
+
+@pytest.mark.parametrize(("differing", "equal"), [(1, 9), (4, 95), (7, 7), (11, 3), (12, 0), (12, 80)])
+def test_p_is_exact_with_zeros_and_ties(differing: int, equal: int) -> None:
+    rng = np.random.default_rng(differing)
+    for _ in range(3):
+        tied = rng.integers(1, 5, differing) * rng.choice([-1, 1], differing) / 100
+        differences = rng.permutation(np.concatenate([tied, np.zeros(equal)]))
+        assert signed_rank_p(differences) == pytest.approx(by_all_signs(differences))
+
+
+def test_a_few_groups_that_differ_among_many_equal_ones_show_nothing() -> None:
+    differences = np.array([0.0] * 95 + [0.1, 0.2, 0.3, 0.4])
+    assert signed_rank_p(differences) == 0.125 and smallest_detectable(differences) is None
+    values = np.stack([0.5 + differences, np.full(99, 0.5)])
+    paired = compare_pairs(values, [f"g{k}" for k in range(99)], [(0, 1)])[0]
+    assert paired.differing == 4 and paired.p == smallest_p(4) and verdict(paired, "dice") != "better"
+
+
+@pytest.mark.parametrize(("differing", "equal"), [(3, 30), (5, 94), (6, 40), (8, 92), (9, 9)])
+def test_with_mostly_zeros_no_level_is_exceeded_over_all_signs(differing: int, equal: int) -> None:
+    sizes = np.round(np.random.default_rng(equal).exponential(0.1, differing) + 0.01, 2)
+    p = np.array([signed_rank_p([*(sizes * signs), *[0.0] * equal]) for signs in product((1, -1), repeat=differing)])
+    for alpha in (0.01, 0.05, 0.2):
+        assert np.mean(p <= alpha) <= alpha
+    assert p.min() == smallest_p(differing)
+
+
+@pytest.mark.parametrize("count", [6, 20, 50, 120])
+def test_p_without_zeros_and_ties_is_scipy_s_exact_one(count: int) -> None:
+    rng = np.random.default_rng(count)
+    for shift in (0.0, 0.2, 0.6):
+        differences = rng.normal(shift, 1, count)
+        wanted = wilcoxon(differences, method="exact").pvalue
+        assert signed_rank_p(differences) == pytest.approx(wanted)
+
+
+def test_where_p_is_approximated_it_is_near_the_exact_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    for equal, shift in ((0, 0.0), (0, 0.15), (150, 0.15), (300, 0.1)):
+        differences = np.concatenate([np.round(rng.normal(shift, 1, 210), 1), np.zeros(equal)])
+        differences[:210][differences[:210] == 0] = 0.1
+        approximated = signed_rank_p(differences)
+        with monkeypatch.context() as patch:
+            patch.setattr(comparison, "EXACT_TO", 1000)
+            exact = signed_rank_p(differences)
+        assert approximated != exact and approximated == pytest.approx(exact, abs=0.01)
+        assert approximated == pytest.approx(wilcoxon(differences, zero_method="pratt", correction=False).pvalue)
 
 
 def test_p_of_many_groups_is_below_its_level_as_often_as_the_level_says() -> None:
@@ -52,9 +102,11 @@ def test_networks_that_do_not_differ_have_a_p_of_one() -> None:
 def test_fewer_than_six_groups_cannot_reach_five_percent() -> None:
     for groups in (4, 5, 6, 9):
         assert smallest_p(groups) == pytest.approx(signed_rank_p(np.arange(1.0, groups + 1)))
-    assert smallest_p(5) > 0.05 > smallest_p(6)
-    assert smallest_detectable(np.arange(5.0)) is None, "so no difference could be shown"
-    assert smallest_detectable(np.arange(6.0)) is not None and smallest_detectable(np.arange(6.0), 0.01) is None
+    assert smallest_p(5) > 0.05 > smallest_p(6) and smallest_p(0) == 1
+    assert smallest_detectable(np.arange(1.0, 6)) is None, "so no difference could be shown"
+    assert smallest_detectable(np.arange(6.0)) is None, "one of the six does not differ"
+    six = np.arange(1.0, 7)
+    assert smallest_detectable(six) is not None and smallest_detectable(six, 0.01) is None
 
 
 def test_holm_gives_the_numbers_of_a_worked_example_whatever_the_order() -> None:
@@ -140,7 +192,7 @@ def test_one_group_gives_no_interval_and_no_verdict() -> None:
 def test_better_is_said_only_where_interval_and_test_agree(
     interval: tuple[float, float], p: float, dice: str, hd95: str
 ) -> None:
-    paired = Paired(sum(interval) / 2, interval, p / 2, p, None, None)
+    paired = Paired(sum(interval) / 2, interval, 30, p / 2, p, None, None)
     assert (verdict(paired, "dice"), verdict(paired, "hd95")) == (dice, hd95)
 
 

@@ -497,6 +497,48 @@ def test_a_model_without_sizes_s_base_and_l_keeps_its_own() -> None:
     assert "U-KAN base" in plan.reasons["model.widths"] and "own default" in plan.reasons["model.depth"]
 
 
+def test_only_what_sets_the_cost_is_called_matched_and_only_where_all_of_that_size_holds() -> None:
+    sizes = {"encoder": "small", "decoder": (8, 4), "dropout": 0.1}
+    given: dict[str, Any] = {"model_sizes": lambda name: sizes, "named_sizes": lambda name: {"matched": dict(sizes)}}
+    reasons = make(**given).reasons
+    assert "U-KAN base" in reasons["model.encoder"] and "U-KAN base" in reasons["model.decoder"]
+    assert "U-KAN base" not in reasons["model.dropout"]
+    reasons = make(**given, **set_to(model__decoder=[16, 8])).reasons
+    assert "U-KAN base" not in reasons["model.encoder"] and "by hand" in reasons["model.decoder"]
+
+
+PRETRAINED: dict[str, Any] = {
+    "model_sizes": lambda name: {"widths": (32, 64), "weights": "imagenet"},
+    "named_sizes": lambda name: {},
+}
+LIKE_PUBLISHED = {"model": {"name": "ukan"}, "data": {"channels": 3, "normalization": "published", "colour_order": "bgr"}}
+
+
+@pytest.mark.parametrize(
+    ("given", "instead"),
+    [
+        (
+            {"recipe": LIKE_PUBLISHED},
+            "data.normalization=published and data.colour_order=bgr; --set data.normalization=imagenet "
+            "--set data.colour_order=rgb, or --set model.weights=none",
+        ),
+        (set_to(data__normalization="image"), "image; --set data.normalization=imagenet, or --set model.weights=none"),
+        (set_to(data__colour_order="bgr", data__channels=3), "bgr; --set data.colour_order=rgb, or"),
+    ],
+)
+def test_published_weights_of_a_network_are_not_fed_with_images_they_do_not_know(given: Any, instead: str) -> None:
+    with pytest.raises(UserError, match=f"model.weights=imagenet: .*{re.escape(instead)}"):
+        make(**PRETRAINED, **given)
+
+
+def test_what_that_refusal_says_to_set_does() -> None:
+    mended = ({"model.weights": "none"}, {"data.normalization": "imagenet", "data.colour_order": "rgb"})
+    for settings in mended:
+        assert make(**PRETRAINED, recipe=LIKE_PUBLISHED, settings=settings).data.channels == 3
+    assert make(**PRETRAINED).data.normalization == "imagenet"
+    assert make(facts(channels=5), **PRETRAINED).model.sizes["weights"] == "imagenet"  # of which ImageNet has no constants
+
+
 def test_a_network_whose_default_is_another_than_its_base_is_not_resized_by_the_data() -> None:
     few = facts(cases=20, groups=20)
     assert make(few).model.sizes["widths"] == WIDTHS["S"]

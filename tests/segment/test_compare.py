@@ -158,7 +158,7 @@ def test_every_number_is_what_another_way_gives() -> None:
         assert (line["parameters"], line["gflops"]) == (cost.parameters, cost.flops / 1e9)
         assert line["activations_mib"] == pytest.approx(4 * cost.activation_bytes / 2**20)
         made = open_run(path).environment()["folds"]
-        assert line["steps"] == made["0"]["step"] and line["images_per_second"] is None
+        assert line["steps"] == made["0"]["step"] == made["1"]["step"] and line["images_per_second"] is None
         assert line["seconds_per_step"] == pytest.approx(
             sum(fold["elapsed_s"] for fold in made.values()) / sum(fold["step"] for fold in made.values())
         )
@@ -254,6 +254,25 @@ def test_few_groups_are_told_to_show_nothing() -> None:
     assert not any("no p of this test" in note for note in compare(ALL, speed=False)[0]["notes"])
 
 
+def test_groups_that_do_not_differ_are_told_not_to_count_in_the_test() -> None:
+    dice = {row["case"]: row["dice"] for row in rows_of(KAN)}
+    apart = set([row["case"] for row in rows_of(KAN)][:2])
+    rescore(WIDE, lambda row: row | ({} if row["case"] in apart else {"dice": dice[row["case"]]}))
+    record, _ = compare(ALL, speed=False)
+    against = record["tables"][0]["runs"][1]["against"]
+    groups = {row["group"] for row in rows_of(KAN) if row["case"] in apart}
+    assert against["differing"] == len(groups) and against["p"] == 1 and against["detectable"] is None
+    said = [note for note in record["notes"] if "no p of this test" in note]
+    assert said == [
+        f"wide and kan differ in {len(groups)} of 10 groups: no p of this test can be below 1, and it shows nothing at 5 %."
+    ], "unet differs from kan in all"
+
+
+def test_what_one_training_is_is_told_by_the_folds_that_are_compared() -> None:
+    assert any(note.startswith("Each fold is one training") for note in compare(ALL, speed=False)[0]["notes"])
+    assert any(note.startswith("Each run is one training") for note in compare(ALL, folds=[1], speed=False)[0]["notes"])
+
+
 def test_pretrained_networks_stand_in_a_table_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     began = property(lambda c: "imagenet" if c.path in (UNET, WIDE) else "none")
     monkeypatch.setattr(stage.Candidate, "weights", began)
@@ -284,6 +303,17 @@ def test_what_makes_runs_unequal_is_told_and_nothing_else() -> None:
         assert what in said
     assert re.search(r"steps of a fold: \d+ \(kan, unet\), 999 \(wide\)", said)
     assert "infer.batch_size" not in said and "model" not in said and "reasons" not in said
+
+
+def test_steps_of_all_folds_are_held_against_one_another() -> None:
+    for path, steps in ((KAN, (6, 6)), (WIDE, (6, 10)), (UNET, (6, None))):
+        record = json.loads((path / "environment.json").read_text(encoding="utf-8"))
+        for number, fold in enumerate(steps):
+            record["folds"][str(number)] = {} if fold is None else record["folds"][str(number)] | {"step": fold}
+        change_json(path / "environment.json", folds=record["folds"])
+    record, _ = compare(ALL, speed=False)
+    assert "steps of a fold: 6 (kan), 6 10 (wide), 6 unknown (unet)" in record["unequal"]
+    assert [line["steps"] for line in record["tables"][0]["runs"]] == [6, 8, 6], "the mean of those known"
 
 
 # Refusals.

@@ -72,10 +72,35 @@ def test_another_size_under_a_published_protocol_keeps_the_rest_of_its_network(f
     assert small.model.sizes == {**ours.model.sizes, "widths": widths("ukan", "S")} and not small.published
 
 
-def test_the_same_network_by_name_has_its_own_sizes_and_not_the_recipe_s(folder: Path) -> None:
-    Path("own.yaml").write_text("model: {name: ukan, widths: [8, 8, 8], kan_layers: [mlp]}\n")
+@pytest.mark.parametrize("recipe", [BUSI, "paper/km-unet-busi"])
+def test_a_recipe_s_own_network_by_name_keeps_what_the_recipe_says_and_its_scores(folder: Path, recipe: str) -> None:
+    ours, _ = planned(folder, recipe=recipe)
+    named, _ = planned(folder, recipe=recipe, model=ours.model.name, name=ours.name)
+    assert named.published == ours.published and not named.difference(ours)
+    assert {key for key in ours.reasons if ours.reasons[key] != named.reasons[key]} == {"model.name"}
+
+
+def test_a_recipe_s_own_network_in_a_named_size_keeps_the_rest_and_not_the_scores(folder: Path) -> None:
+    Path("own.yaml").write_text("published: {dice: 80}\nmodel: {widths: [8, 8, 8], kan_layers: [mlp]}\n")
     plan, _ = planned(folder, recipe="own.yaml", model="ukan", size="base")
-    assert plan.model.sizes["widths"] == widths("ukan", "base") and plan.model.sizes["kan_layers"] == ["kan"] * 3
+    assert plan.model.sizes["widths"] == widths("ukan", "base") and plan.model.sizes["kan_layers"] == ["mlp"]
+    assert not plan.published
+    plan, _ = planned(folder, recipe="own.yaml", model="ukan")
+    assert plan.model.sizes["widths"] == [8, 8, 8] and plan.published
+
+
+def test_a_named_size_leaves_nothing_of_the_recipe_s_size(folder: Path) -> None:
+    plan, _ = planned(folder, recipe="paper/km-unet-busi", model="km-unet", size="matched")
+    assert plan.model.sizes["widths"] == widths("km-unet", "matched") and not plan.model.sizes["as_published"]
+    assert not plan.published
+
+
+def test_pretrained_weights_under_a_protocol_of_other_images_are_refused_with_what_to_set(folder: Path) -> None:
+    pytest.importorskip("segmentation_models_pytorch")
+    with pytest.raises(UserError, match=r"--set data.normalization=imagenet .* or --set model.weights=none"):
+        plan_folder(folder, recipe=BUSI, model="convnext-unet")
+    plan, _ = planned(folder, recipe=BUSI, model="convnext-unet", settings=["model.weights=none"])
+    assert plan.data.normalization == "published" and plan.model.sizes["weights"] == "none"
 
 
 @pytest.mark.parametrize(

@@ -84,13 +84,17 @@ def find_pairs(thumbnails: Thumbnails) -> Pairs:
 
 
 def find_twins(these: Thumbnails, those: Thumbnails) -> dict[str, str]:
-    """{name of these: name of the most alike of those}, where `find_pairs` would find the two."""
+    """{name of these: name of the most alike of those}, where `find_pairs` would find the two.
+
+    Parts are left out of more than `ukan.data.crops.MOST` squared pairs.
+    """
     same = dict(zip(those.digests, those.names, strict=True))
     twins: dict[str, str] = {}
     best: dict[str, float] = {}
     small_a, small_b = _small(these), _small(those)
     whole = _near(unit_greys(small_a), small_a, unit_greys(small_b), small_b)
-    for a, b, likeness in (*whole, _overlaps(these, those)[:3]):
+    parts = _overlaps(these, those) if len(these.names) * len(those.names) <= MOST**2 else _NO_OVERLAPS
+    for a, b, likeness in (*whole, parts[:3]):
         for i, j, alike in zip(a.tolist(), b.tolist(), likeness.tolist(), strict=True):
             if alike > best.get(these.names[i], 0):
                 best[these.names[i]], twins[these.names[i]] = alike, those.names[j]

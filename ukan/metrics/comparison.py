@@ -15,6 +15,8 @@ from ukan.metrics.intervals import percentiles, resampled_sums
 
 ALPHA, POWER = 0.05, 0.8
 NO_DIFFERENCE = "no difference shown"
+EXACT_TO = 200
+"""So many groups that differ are tested exactly: cheap, and beyond it the normal approximation is good."""
 
 
 class Paired(NamedTuple):
@@ -24,6 +26,8 @@ class Paired(NamedTuple):
     """The mean over cases."""
     interval95: tuple[float, float] | None
     """By resampling groups; None where there is only one."""
+    differing: int
+    """Groups whose mean difference is not 0: the test learns from no others."""
     p: float
     """Wilcoxon's signed-rank test of the differences' means by group, two-sided."""
     p_holm: float
@@ -50,6 +54,7 @@ def compare_pairs(values_KN: ArrayLike, groups: Sequence[str], pairs: Sequence[t
             Paired(
                 float((values[a] - values[b]).mean()),
                 None if drawn_RK is None else percentiles(drawn_RK[:, a] - drawn_RK[:, b]),
+                int(np.count_nonzero(differences)),
                 p,
                 corrected,
                 smallest_detectable(differences),
@@ -76,18 +81,29 @@ def group_means(values: ArrayLike, groups: Sequence[str]) -> NDArray[np.float64]
 def signed_rank_p(differences: ArrayLike) -> float:
     """Two-sided p of Wilcoxon's signed-rank test; 1 where nothing differs.
 
-    Zeros take part in the ranking (Pratt 1959). Exact to 50 differences without zeros and ties, else the normal
-    approximation with ties corrected; few differences with ties are permuted where scipy does so.
+    Zeros are ranked and then left out (Pratt, J. Am. Stat. Assoc. 54, 1959), equal differences share their mean rank. Under
+    the null hypothesis each of the others has either sign with probability 1/2, which is gone through exactly to EXACT_TO of
+    them; beyond, the sum of ranks is taken as normal, with its variance under these signs.
     """
-    from scipy.stats import wilcoxon
+    from scipy.stats import rankdata
 
     values = np.asarray(differences, np.float64)
-    return float(wilcoxon(values, zero_method="pratt").pvalue) if values.any() else 1.0
+    ranks = np.rint(2 * rankdata(np.abs(values))).astype(np.int64)  # twice the ranks: of ties they are halves
+    total, positive = int(ranks[values != 0].sum()), int(ranks[values > 0].sum())
+    ranks, larger = ranks[values != 0], max(positive, total - positive)
+    if len(ranks) > EXACT_TO:
+        return math.erfc((2 * larger - total) / math.sqrt(2 * float(np.square(ranks, dtype=np.float64).sum())))
+    chance = np.zeros(total + 1)  # of each sum of positive ranks, one rank more at a time
+    chance[0] = 1
+    for rank in ranks:
+        chance /= 2
+        chance[rank:] += chance[:-rank].copy()
+    return min(1.0, 2 * float(chance[larger:].sum()))
 
 
-def smallest_p(groups: int) -> float:
-    """No two-sided signed-rank test of so many groups gives less: all signs alike, or all the other way."""
-    return 2.0 ** (1 - groups)
+def smallest_p(differing: int) -> float:
+    """No two-sided signed-rank test of so many differences beside 0 gives less: all signs alike, or all the other way."""
+    return min(1.0, 2.0 ** (1 - differing))
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -105,12 +121,13 @@ def smallest_detectable(differences: ArrayLike, alpha: float = ALPHA, power: flo
     (t(1 - alpha/2) + t(power)) s / sqrt(G), with s the deviation of the G groups' mean differences and t the quantiles of
     Student's distribution with G - 1 degrees of freedom (Bloom, Evaluation Review 19, 1995). It is a mean over groups, of a
     t-test; the signed-rank test needs 2 % more where differences are normal (Hodges & Lehmann 1956), less where tails are
-    heavy. None where it cannot be told: no spread, or too few groups for any p of the signed-rank test below alpha.
+    heavy. None where it cannot be told: no spread, or too few groups that differ for any p of the signed-rank test below
+    alpha.
     """
     from scipy.stats import t
 
     values = np.asarray(differences, np.float64)
-    if len(values) < 2 or smallest_p(len(values)) > alpha:
+    if len(values) < 2 or smallest_p(int(np.count_nonzero(values))) > alpha:
         return None
     error = values.std(ddof=1) / math.sqrt(len(values))
     return float((t.ppf(1 - alpha / 2, len(values) - 1) + t.ppf(power, len(values) - 1)) * error) or None

@@ -55,6 +55,7 @@ PRESETS: dict[PresetName, Preset] = {
     "full": Preset(256 * 256, 512 * 512, 20_000, 40, 5, 100, ""),
 }
 SHORTENED = ("data.input_size", "model.widths", "split.folds", "train.epochs")
+SET_COST = ("widths", "encoder", "decoder")  # sizes of a network that its FLOPs follow
 
 
 def plan_segment(
@@ -127,11 +128,14 @@ def plan_segment(
     if size_name is None and {"S", "base", "L"} <= named.keys() and sizes.items() >= named["base"].items():
         widths = {name: named[name]["widths"] for name in ("S", "base", "L")}
         sizes["widths"] = decide("model.widths", *_widths(widths, preset, images, size, fits))
+    matched = named.get("matched", {})
+    is_matched = matched.items() <= {key: given.get(f"model.{key}", value) for key, value in sizes.items()}.items()
     for key, value in sizes.items():
         if f"model.{key}" not in values:
-            matched = named.get("matched", {}).get(key) == value
-            default = "about the FLOPs of U-KAN base (size matched)" if matched else "the model's own default"
+            costs = is_matched and key in matched and key in SET_COST
+            default = "about the FLOPs of U-KAN base (size matched)" if costs else "the model's own default"
             sizes[key] = decide(f"model.{key}", value, MODEL_REASONS.get(key, default))
+    _refuse_unlike_pretraining(model, sizes, values)
     if "data.input_size" not in given and (smaller := _within_budget(f, size, stride, fits)) != size:
         size, because = smaller, f"{because}, made smaller for {budget_gib:g} GiB"
     decide("data.input_size", list(size), because)
@@ -173,6 +177,19 @@ def _normalization(channels: int) -> tuple[str, str]:
     if channels in (1, 3):
         return "imagenet", "fixed constants: nothing is learned from cases that are later scored"
     return "image", f"{channels} channels, of which ImageNet knows nothing: each image's own"
+
+
+def _refuse_unlike_pretraining(model: str, sizes: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Published weights know images in RGB order, normalised once; of other channels than 1 or 3 there are no constants."""
+    if sizes.get("weights") in (None, "none") or values["data.channels"] not in (1, 3):
+        return
+    wanted = {"data.normalization": "imagenet", "data.colour_order": "rgb"}
+    if unlike := [key for key, value in wanted.items() if values[key] != value]:
+        raise UserError(
+            f"model.weights={sizes['weights']}: these weights of {model} do not know images of "
+            f"{' and '.join(f'{key}={values[key]}' for key in unlike)}; "
+            f"{' '.join(f'--set {key}={wanted[key]}' for key in unlike)}, or --set model.weights=none"
+        )
 
 
 def _resize(f: Fingerprint) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from ukan.metrics.comparison import (
     ALPHA,
     Paired,
     compare_pairs,
+    holm,
     lower_is_better,
     resampled_means,
     smallest_p,
@@ -173,12 +174,22 @@ def read_rows(run: Run, folds: Sequence[int], *, test: bool = False) -> dict[Key
 
 
 def steps_of(run: Run, folds: Sequence[int]) -> tuple[float | None, int | None]:
-    """Seconds a step, looks at the held-out cases included, and the steps of a fold, as far as the run's record tells."""
+    """Seconds a step, looks at the held-out cases included, and the steps of a fold, as far as the run's record tells.
+
+    Where folds take different numbers of steps, their mean.
+    """
     recorded = run.environment().get("folds", {})
-    found = [made for k in folds if "step" in (made := recorded.get(str(k), {}))]  # else killed before it was noted
+    found = [recorded[str(k)] for k, steps in zip(folds, _fold_steps(run, folds), strict=True) if steps is not None]
     if not found:
         return None, None
-    return sum(fold["elapsed_s"] for fold in found) / sum(fold["step"] for fold in found), found[0]["step"]
+    steps = sum(fold["step"] for fold in found)
+    return sum(fold["elapsed_s"] for fold in found) / steps, round(steps / len(found))
+
+
+def _fold_steps(run: Run, folds: Sequence[int]) -> list[int | None]:
+    """Each fold's steps; None where it was killed before they were noted."""
+    recorded = run.environment().get("folds", {})
+    return [recorded.get(str(k), {}).get("step") for k in folds]
 
 
 def _scores_of(run: Run, test: bool) -> ScoreFolder:
@@ -434,13 +445,19 @@ def _unequal(candidates: Sequence[Candidate], names: Sequence[str], folds: Seque
     for key in keys:
         if not key.startswith("model."):
             said += _told(key, ["none" if flat.get(key) is None else flat[key] for flat in flats], names)
-    said += _told("steps of a fold", [steps_of(c.run, folds)[1] for c in candidates], names)
+    said += _told("steps of a fold", [_fold_by_fold(_fold_steps(c.run, folds)) for c in candidates], names)
     said += _told("weights", [c.weights for c in candidates], names)
     said += _told("recorded training device", [_devices(c.run) for c in candidates], names)
     if imported := [name for name, c in zip(names, candidates, strict=True) if c.run.imported]:
         cases = "held-out cases" if test else "cases they are scored on"
         said.append(f"trained elsewhere, their epoch chosen by {cases}: {', '.join(imported)}")
     return said
+
+
+def _fold_by_fold(steps: Sequence[int | None]) -> str:
+    """One number where all folds have the same, else each fold's."""
+    said = ["unknown" if n is None else str(n) for n in steps]
+    return said[0] if len(set(said)) == 1 else " ".join(said)
 
 
 def _told(what: str, values: Sequence[Any], names: Sequence[str]) -> list[str]:
@@ -482,16 +499,10 @@ def _notes(record: Mapping[str, Any]) -> list[str]:
         "two-sided, corrected after Holm over the comparisons of a table (and over all pairs where all pairs stand).",
         "'better' and 'worse' where the interval leaves out 0 and Holm's p is below 0.05; 'unclear' where only the interval "
         "does; where the interval holds 0, no difference is shown, which is not that there is none.",
-        "Each run is one training: chance between trainings is in no interval and no p.",
+        f"Each {unit if len(folds) > 1 else 'run'} is one training: chance between trainings is in no interval and no p.",
     ]
     for table in record["tables"]:
-        comparisons = len(table["runs"]) - 1
-        least = smallest_p(table["groups"]) * comparisons
-        if comparisons and least >= ALPHA:
-            notes.append(
-                f"With {table['groups']} groups and {comparisons} comparison{'s' if comparisons > 1 else ''} no p of "
-                f"this test can be below {min(1.0, least):.3g}: it shows nothing at 5 %, whatever the networks."
-            )
+        notes += _too_few(table)
         for name, count in table["compared"].items():
             if count < record["scored"]:
                 notes.append(
@@ -524,6 +535,24 @@ def _notes(record: Mapping[str, Any]) -> list[str]:
     if record["split"] == "random" and not test:
         notes.append("Folds at random are blind to groups: near-duplicates may be on both sides.")
     return notes
+
+
+def _too_few(table: Mapping[str, Any]) -> list[str]:
+    """Which comparisons with the reference show nothing, whichever way their differences point."""
+    groups, others = table["groups"], table["runs"][1:]
+    least = min(1.0, smallest_p(groups) * len(others))
+    if others and least >= ALPHA:
+        return [
+            f"With {groups} groups and {len(others)} comparison{'s' if len(others) > 1 else ''} no p of "
+            f"this test can be below {least:.3g}: it shows nothing at 5 %, whatever the networks."
+        ]
+    differing = [line["against"]["differing"] for line in others]
+    return [
+        f"{line['run']} and {table['reference']} differ in {count} of {groups} groups: no p of this test can be below "
+        f"{least:.3g}, and it shows nothing at 5 %."
+        for line, count, least in zip(others, differing, holm([smallest_p(count) for count in differing]), strict=True)
+        if least >= ALPHA
+    ]
 
 
 # Files.

@@ -61,8 +61,8 @@ def plan_folder(
 ) -> tuple[Plan, Path, Index]:
     """Fingerprint a raw folder and write a plan with its folds. Returns the plan, its path and the index.
 
-    The task is the recipe's, or segment. `model` and `size` choose the network and one of its named sizes in place of all
-    that a recipe says of its own; the scores it states, another network's, are then left out.
+    The task is the recipe's, or segment. `model` chooses a network in place of all that a recipe says of another one, `size`
+    one of its named sizes; the scores that the recipe states are then left out, as they are another network's.
 
     `reading` says how the folder is read, see `Reading`; what settings and recipe say of masks goes before it. Raises
     DataError where files cannot be used: they are listed in problems.csv.
@@ -184,19 +184,22 @@ def _model_of(recipe: Mapping[str, Any]) -> str:
 
 
 def _with_network(recipe: Mapping[str, Any], model: str | None, size: str | None) -> dict[str, Any]:
-    """A recipe with another network, or with what a named size sets left open."""
+    """A recipe with another network, or with what its named sizes set left open; its own network named again keeps all."""
     from ukan.models import find_denoiser, find_model, named_sizes
 
     name = model or _model_of(recipe)
     (find_denoiser if recipe.get("task") == "diffuse" else find_model)(name)  # refused before the folder is read
-    changed = dict(recipe)
-    if model or size:
+    changed, another = dict(recipe), name != _model_of(recipe)
+    if another or size:
         changed.pop("published", None)
     if model:
-        changed["model"] = {"name": model}
+        changed["model"] = {**({} if another else recipe.get("model", {})), "name": model}
         changed["reasons"] = {**recipe.get("reasons", {}), "model.name": "as asked (--model)"}
     if size:
-        sets = named_size(named_sizes(name), name, size)
+        named = named_sizes(name)
+        named_size(named, name, size)  # refused before the folder is read
+        # What any size sets: a recipe's as_published would make another network of km-unet's size matched.
+        sets = {key for fields in named.values() for key in fields}
         changed["model"] = {key: value for key, value in changed.get("model", {}).items() if key not in sets}
     return changed
 

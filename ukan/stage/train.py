@@ -181,10 +181,9 @@ def _train_fold(
     fold = make_fold(material, number, accelerator)
     about = dict(fold.about)
     load_pretrained: Callable[[], dict[str, str]] | None = getattr(fold.model, "load_pretrained", None)
-    if load_pretrained and not place.state.exists():  # a training that goes on has its weights
-        with accelerator.main_process_first():
-            if begun_from := load_pretrained():
-                about["pretrained"] = begun_from
+    going_on = place.state.exists()  # with the weights it has
+    if load_pretrained and not going_on and (begun_from := _load_pretrained(load_pretrained, accelerator)):
+        about["pretrained"] = begun_from
     if accelerator.is_main_process:
         _record_begin(run, number, about)
     samples = fold.samples
@@ -227,6 +226,25 @@ def _train_fold(
         _record_fold(run, number, outcome, compiled)
     accelerator.free_memory()
     return outcome
+
+
+def _load_pretrained(load: Callable[[], dict[str, str]], accelerator: Any) -> dict[str, str]:
+    """Published weights in every process; where one cannot have them all end, as the others would wait for it for ever."""
+    from accelerate.utils import gather_object
+
+    begun_from: dict[str, str] = {}
+    failed: Exception | None = None
+    with accelerator.local_main_process_first():  # the first of a machine fetches the file, the others find it
+        try:
+            begun_from = load()
+        except Exception as error:  # raised below: nothing may leave this block before its barrier
+            failed = error
+    problems = gather_object([failed and (str(failed) or type(failed).__name__)])
+    if failed:
+        raise failed
+    if elsewhere := next(filter(None, problems), None):
+        raise UserError(f"another process of this training: {elsewhere}")
+    return begun_from
 
 
 def dry_run(
