@@ -672,3 +672,16 @@ def test_the_augmentation_of_ultrasound_is_the_measured_one() -> None:
     assert (augment.scale, augment.rotate_deg, augment.shift) == ((0.8, 1.25), 20.0, 0.1)
     assert (augment.brightness, augment.contrast, augment.gamma_range) == (0.2, 0.2, (0.7, 1.4))
     assert not (augment.noise or augment.blur or augment.elastic or augment.colour or augment.rot90)
+
+
+@pytest.mark.parametrize("given", [set_to(model__skip="cat"), {"recipe": {"model": {"name": "ukan", "skip": "cat"}}}])
+def test_the_network_is_measured_as_it_was_asked_for(given: dict[str, Any]) -> None:
+    """Also so that an impossible size is refused when planning: building it says what would do."""
+    measured = []
+
+    def activation_bytes(name: str, channels: int, outputs: int, sizes: dict[str, Any], size: tuple[int, int]) -> int:
+        measured.append(sizes["skip"])
+        return 1
+
+    make(activation_bytes=activation_bytes, **given)
+    assert set(measured) == {"cat"}

@@ -113,6 +113,7 @@ def plan_segment(
     if size_name is not None:
         for key, value in named_size(named, model, size_name).items():
             sizes[key] = decide(f"model.{key}", value, f"size {size_name} of {model} (--size)")
+    sizes |= {key: given[f"model.{key}"] for key in sizes if f"model.{key}" in given}
 
     @cache
     def image_bytes(size: Size, widths: tuple[int, ...]) -> int:
