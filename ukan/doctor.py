@@ -15,7 +15,7 @@ _PAIR = "pip install --force-reinstall torch torchvision"
 _OPTIONAL = {
     "onnx": ("exporting a network with torch.onnx", "pip install 'ukan[export]'"),
     "onnxscript": ("exporting a network with torch.onnx", "pip install 'ukan[export]'"),
-    "segmentation-models-pytorch": ("the network convnext-unet", "pip install 'ukan[pretrained]'"),
+    "segmentation-models-pytorch": ("convnext-unet", "pip install 'ukan[pretrained]'"),
 }
 
 
